@@ -1,0 +1,4 @@
+//! CLIP-family models on the command line.
+pub mod error;
+pub mod image;
+pub mod text;

@@ -1,0 +1,1 @@
+fn main(){ println!("{:?}", candle_core::utils::with_avx()); }
