@@ -1,4 +1,9 @@
 //! CLIP-family models on the command line.
+#[cfg(feature = "builtin")]
+pub mod builtin;
 pub mod error;
 pub mod image;
+pub mod model;
+pub mod ops;
 pub mod text;
+pub mod weights;

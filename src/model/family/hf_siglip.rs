@@ -1,0 +1,131 @@
+//! SigLIP and fixed-resolution SigLIP 2 in the transformers layout (`SiglipModel`).
+
+use super::parts;
+use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
+use crate::error::Result;
+use crate::image::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
+use crate::model::spec::{
+    BlocksSpec, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool, TextTowerSpec,
+    TransformerSpec, VitSpec,
+};
+use crate::ops::Activation;
+use crate::text::Clean;
+use crate::weights::{Files, Layout};
+
+pub(super) struct HfSiglip;
+
+impl Family for HfSiglip {
+    fn name(&self) -> &'static str {
+        "siglip"
+    }
+
+    fn about(&self) -> &'static str {
+        "SigLIP and fixed-resolution SigLIP 2 in the transformers layout (config.json, model_type \"siglip\")"
+    }
+
+    fn matches(&self, config: &Config) -> bool {
+        let root = Section::root("config.json", config.hf.as_ref());
+        root.string("model_type").ok().flatten() == Some("siglip")
+    }
+
+    fn plan(&self, config: &Config, _: &Files) -> Result<Plan> {
+        let root = Section::root("config.json", config.hf.as_ref());
+        let (text, vision) = (root.sub("text_config"), root.sub("vision_config"));
+        parts::refuse(&vision, &["num_patches"])?;
+        let side = vision.whole_or("image_size", 224)?;
+        let vision_blocks = blocks(&vision)?;
+        let text_blocks = blocks(&text)?;
+        // The embedding is as long as an image token; the text head maps to it (`projection_size`).
+        let embed_dim = vision_blocks.width;
+        let projected = text.whole_or("projection_size", text_blocks.width)?;
+        if projected != embed_dim {
+            return Err(text.error("projection_size", format!("{projected} is not the image tower's {embed_dim}")));
+        }
+        let image = VitSpec {
+            blocks: vision_blocks,
+            image_size: [side; 2],
+            input_size: [side; 2],
+            patch: vision.whole_or("patch_size", 16)?,
+            patch_bias: true,
+            class_token: false,
+            pre_norm: false,
+            interpolation: Interpolation::Bicubic,
+            pool: ImagePool::Attention,
+            proj: Projection::None,
+        };
+        let text_tower = TransformerSpec {
+            vocab: text.whole_or("vocab_size", 32000)?,
+            context: text.whole_or("max_position_embeddings", 64)?,
+            blocks: text_blocks,
+            causal: false,
+            pool: TextPool::Last,
+            proj: Projection::Affine,
+        };
+        let defaults = Preprocess {
+            size: [side; 2],
+            resize: Resize::Squash,
+            filter: Filter::Bicubic,
+            rgb: RgbWhen::First,
+            crop: CropRounding::Floor,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        };
+        let processor = Section::root("preprocessor_config.json", config.preprocessor.as_ref());
+        // SigLIP 2 reads with Gemma's tokenizer and only lower-cases; its vocabulary has 256,000 tokens.
+        let tokenizer = Section::root("tokenizer_config.json", config.tokenizer.as_ref());
+        let class = tokenizer.string("tokenizer_class")?.unwrap_or_default();
+        let gemma = class.contains("Gemma") || (!class.contains("Siglip") && text_tower.vocab >= 100_000);
+        let pad_id = text.whole("pad_token_id")?.map(|id| id as u32);
+        Ok(Plan {
+            spec: Spec {
+                family: self.name(),
+                embed_dim,
+                image: ImageSpec::Vit(image),
+                text: TextTowerSpec::Transformer(text_tower),
+                objective: Objective::Sigmoid,
+                preprocess: parts::hf_preprocess(&processor, [side; 2], &defaults)?,
+            },
+            layout: layout(),
+            text: TextPlan {
+                clean: if gemma { Clean::LowerOnly } else { Clean::Siglip },
+                fixed: true,
+                pad_id: pad_id.or(Some(if gemma { 0 } else { 1 })),
+                strip_sep: false,
+                tokenizer: TokenizerFiles::Beside,
+            },
+        })
+    }
+}
+
+fn blocks(config: &Section<'_>) -> Result<BlocksSpec> {
+    Ok(BlocksSpec {
+        width: config.whole_or("hidden_size", 768)?,
+        layers: config.whole_or("num_hidden_layers", 12)?,
+        heads: config.whole_or("num_attention_heads", 12)?,
+        mlp: config.whole_or("intermediate_size", 3072)?,
+        act: parts::hidden_act(config, Activation::GeluTanh)?,
+        eps: config.number_or("layer_norm_eps", 1e-6)?,
+        norm: NormPlace::Before,
+        layer_scale: false,
+    })
+}
+
+fn layout() -> Layout {
+    let layout = Layout::default()
+        .plain("image.patch.*", "vision_model.embeddings.patch_embedding.*")
+        .plain("image.positions", "vision_model.embeddings.position_embedding.weight")
+        .plain("image.norm.*", "vision_model.post_layernorm.*")
+        .plain("image.pool.probe", "vision_model.head.probe")
+        .plain("image.pool.qkv.weight", "vision_model.head.attention.in_proj_weight")
+        .plain("image.pool.qkv.bias", "vision_model.head.attention.in_proj_bias")
+        .plain("image.pool.out.*", "vision_model.head.attention.out_proj.*")
+        .plain("image.pool.norm.*", "vision_model.head.layernorm.*")
+        .plain("image.pool.fc1.*", "vision_model.head.mlp.fc1.*")
+        .plain("image.pool.fc2.*", "vision_model.head.mlp.fc2.*")
+        .plain("text.tokens.weight", "text_model.embeddings.token_embedding.weight")
+        .plain("text.positions", "text_model.embeddings.position_embedding.weight")
+        .plain("text.norm.*", "text_model.final_layer_norm.*")
+        .plain("text.proj.*", "text_model.head.*")
+        .ignoring("*.position_ids");
+    parts::head(parts::hf_blocks(parts::hf_blocks(layout, "image"), "text"))
+}

@@ -1,0 +1,215 @@
+//! The files of one checkpoint: a directory, or the model in the binary.
+
+use super::family::{Config, TokenizerFiles};
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+use crate::weights::Files;
+use std::path::{Path, PathBuf};
+
+/// Where the files of a checkpoint are.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    name: String,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Directory { directory: PathBuf, weights: PathBuf, open_clip: bool },
+    #[cfg(feature = "builtin")]
+    Builtin,
+}
+
+/// The names under which weights are looked for, in order, and whether they belong to open_clip's layout.
+pub const WEIGHT_NAMES: &[(&str, bool)] = &[
+    ("model.safetensors", false),
+    ("model.safetensors.index.json", false),
+    ("open_clip_model.safetensors", true),
+    ("open_clip_model.safetensors.index.json", true),
+    ("open_clip_pytorch_model.safetensors", true),
+];
+
+impl ModelFiles {
+    /// The small model that is part of the binary.
+    #[cfg(feature = "builtin")]
+    pub fn builtin() -> Self {
+        Self { name: "builtin".to_owned(), place: Place::Builtin }
+    }
+
+    /// A directory as the Hub has it, or one safetensors file with its configuration beside it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if path.is_file() {
+            let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+            let open_clip = !directory.join("config.json").is_file();
+            let stem = name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
+            return Ok(Self { name: stem, place: Place::Directory { directory, weights: path.to_owned(), open_clip } });
+        }
+        let stem = name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
+        Self::in_directory(path, stem)
+    }
+
+    /// A directory as the Hub has it, known by another name.
+    pub fn in_directory(directory: &Path, name: String) -> Result<Self> {
+        if !directory.is_dir() {
+            return Err(Error::run("no such model file or directory").at(directory.display()).hint(
+                "--model takes a directory, a .safetensors file, an alias from `clip-cli models list`, \
+                 or org/name on the Hugging Face Hub",
+            ));
+        }
+        let both = |name: &str| directory.join(name).is_file();
+        for &(weights, open_clip) in WEIGHT_NAMES {
+            let configured = if open_clip { both("open_clip_config.json") } else { both("config.json") };
+            let lone = !both("config.json") && both("open_clip_config.json");
+            if both(weights) && (configured || lone) {
+                let weights = directory.join(weights);
+                return Ok(Self {
+                    name,
+                    place: Place::Directory { directory: directory.to_owned(), weights, open_clip: open_clip || lone },
+                });
+            }
+        }
+        let names = WEIGHT_NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let found: Vec<&str> = WEIGHT_NAMES.iter().map(|(name, _)| *name).filter(|name| both(name)).collect();
+        if let Some(weights) = found.first() {
+            return Err(Error::run(format!("{weights} has no config.json or open_clip_config.json beside it"))
+                .at(directory.display())
+                .hint("copy the configuration files of the checkpoint beside its weights"));
+        }
+        let pickles: Vec<_> = ["pytorch_model.bin", "open_clip_pytorch_model.bin"].into_iter().filter(|n| both(n)).collect();
+        let error = Error::run(format!("no weights in this directory (looked for {names})")).at(directory.display());
+        Err(match pickles.first() {
+            Some(pickle) => error.hint(format!("{pickle} is a pickle, which can run code: convert it to safetensors first")),
+            None => error.hint("is this the right directory?"),
+        })
+    }
+
+    /// The checkpoint's name, for records and messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory, unless the model is part of the binary.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory { directory, .. } => Some(directory),
+            #[cfg(feature = "builtin")]
+            Place::Builtin => None,
+        }
+    }
+
+    /// The configuration files, as far as they are there.
+    pub fn config(&self) -> Result<Config> {
+        let open_clip_layout = match &self.place {
+            Place::Directory { open_clip, .. } => *open_clip,
+            #[cfg(feature = "builtin")]
+            Place::Builtin => true,
+        };
+        if open_clip_layout {
+            let open_clip = self.json("open_clip_config.json")?;
+            let named = open_clip.as_ref().and_then(|c| c.pointer("/model_cfg/text_cfg/hf_model_name")?.as_str());
+            let text = match named {
+                Some(directory) if is_below(directory) => self.json(&format!("{directory}/config.json"))?,
+                _ => None,
+            };
+            return Ok(Config { open_clip, text, tokenizer: self.json("tokenizer_config.json")?, ..Config::default() });
+        }
+        let preprocessor = match self.json("preprocessor_config.json")? {
+            Some(preprocessor) => Some(preprocessor),
+            None => self.json("processor_config.json")?,
+        };
+        Ok(Config {
+            hf: self.json("config.json")?,
+            preprocessor,
+            tokenizer: self.json("tokenizer_config.json")?,
+            ..Config::default()
+        })
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> Result<Files> {
+        match &self.place {
+            Place::Directory { weights, .. } if weights.extension().is_some_and(|e| e == "json") => {
+                Files::open_index(weights)
+            }
+            Place::Directory { weights, .. } => Files::open(weights),
+            #[cfg(feature = "builtin")]
+            Place::Builtin => Files::from_static("builtin", crate::builtin::WEIGHTS),
+        }
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self, place: &TokenizerFiles) -> Result<Tokenizer> {
+        let below = match place {
+            TokenizerFiles::Below(directory) if is_below(directory) => format!("{directory}/"),
+            _ => String::new(),
+        };
+        let Some(directory) = self.directory() else {
+            #[cfg(feature = "builtin")]
+            return Tokenizer::from_json_bytes(crate::builtin::TOKENIZER);
+            #[cfg(not(feature = "builtin"))]
+            unreachable!("only the built-in model has no directory");
+        };
+        let at = |name: &str| directory.join(format!("{below}{name}"));
+        if at("tokenizer.json").is_file() {
+            return Tokenizer::from_json(&at("tokenizer.json"));
+        }
+        if at("vocab.json").is_file() && at("merges.txt").is_file() {
+            return Tokenizer::from_clip_files(&at("vocab.json"), &at("merges.txt"));
+        }
+        if at("bpe_simple_vocab_16e6.txt.gz").is_file() {
+            return Tokenizer::from_merges_file(&at("bpe_simple_vocab_16e6.txt.gz"));
+        }
+        if at("vocab.txt").is_file() {
+            return Tokenizer::from_wordpiece(&at("vocab.txt"), true);
+        }
+        if *place == TokenizerFiles::BesideOrClip {
+            return Tokenizer::builtin();
+        }
+        Err(Error::run("no tokenizer.json, vocab.json with merges.txt, or vocab.txt")
+            .at(directory.join(&below).display())
+            .hint("copy the tokenizer files of the checkpoint beside its weights"))
+    }
+
+    /// A hash that names the checkpoint: of its weights, its configuration and the input size.
+    pub(super) fn sha(&self, weights: &Files, image_size: Option<usize>) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(weights.content_hash().as_bytes());
+        for name in ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"] {
+            if let Ok(Some(bytes)) = self.read(name) {
+                hasher.update(name.as_bytes()).update(&bytes);
+            }
+        }
+        if let Some(side) = image_size {
+            hasher.update(&(side as u64).to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {
+        match self.read(name)? {
+            None => Ok(None),
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| Error::run(format!("not valid JSON: {e}")).at(format!("{}/{name}", self.name))),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match &self.place {
+            Place::Directory { directory, .. } => match std::fs::read(directory.join(name)) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::run(e).at(directory.join(name).display())),
+            },
+            #[cfg(feature = "builtin")]
+            Place::Builtin => Ok(crate::builtin::file(name).map(<[u8]>::to_vec)),
+        }
+    }
+}
+
+/// Whether a directory name stays below the checkpoint's own directory.
+fn is_below(directory: &str) -> bool {
+    let mut parts = Path::new(directory).components();
+    !directory.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}

@@ -1,0 +1,311 @@
+//! The towers, and how a checkpoint on disk becomes a pair of them.
+//!
+//! [`family`] reads a checkpoint's configuration into a [`spec::Spec`]; [`Clip`] holds the two towers, which load when
+//! they are first needed, so that a job with images alone never reads the text tower.
+
+pub mod bert;
+pub mod block;
+pub mod efficientnet;
+pub mod family;
+pub mod files;
+pub mod positions;
+pub mod spec;
+pub mod transformer;
+pub mod vit;
+
+pub use files::ModelFiles;
+pub use spec::Spec;
+
+use crate::error::{Error, Result};
+use crate::image::Preprocess;
+use crate::text::{Pad, TextSpec, Tokenizer};
+use crate::weights::Store;
+use bert::Bert;
+use candle_core::{DType, Device, Tensor};
+use efficientnet::EfficientNet;
+use family::{Family, TextPlan};
+use spec::{ImageSpec, Objective, TextTowerSpec};
+use std::sync::{Arc, Mutex, PoisonError};
+use transformer::Transformer;
+use vit::Vit;
+
+/// A checkpoint, ready to embed images and texts.
+pub struct Clip {
+    /// What the checkpoint's configuration says.
+    pub spec: Spec,
+    family: &'static dyn Family,
+    name: String,
+    sha: String,
+    store: Store,
+    files: ModelFiles,
+    text_plan: TextPlan,
+    image: Lazy<ImageTower>,
+    text: Lazy<TextTower>,
+    tokenizer: Lazy<(Tokenizer, TextSpec)>,
+}
+
+/// What to load and where to.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where the towers compute.
+    pub device: Device,
+    /// The kind of numbers they compute with.
+    pub dtype: DType,
+    /// Another input size, in pixels: positions are interpolated as the layout's reference does.
+    pub image_size: Option<usize>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32, image_size: None }
+    }
+}
+
+/// How cosine similarities become scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// Multiplies the cosine: `exp(logit_scale)`.
+    pub scale: f32,
+    /// Added to the product (SigLIP), else 0.
+    pub bias: f32,
+    /// What is done to the logits.
+    pub objective: Objective,
+}
+
+/// An image tower of any kind.
+#[derive(Clone, Debug)]
+pub enum ImageTower {
+    /// A vision transformer.
+    Vit(Vit),
+    /// An EfficientNet-Lite.
+    EfficientNet(EfficientNet),
+}
+
+/// A text tower of any kind.
+#[derive(Clone, Debug)]
+pub enum TextTower {
+    /// CLIP's or SigLIP's transformer.
+    Transformer(Transformer),
+    /// A BERT encoder.
+    Bert(Bert),
+}
+
+impl Clip {
+    /// Reads a checkpoint's configuration and the headers of its weights; the towers themselves load when needed.
+    pub fn open(files: ModelFiles, options: &LoadOptions) -> Result<Self> {
+        let config = files.config()?;
+        let weights = files.weights()?;
+        let family = family::detect(&config).map_err(|e| e.at(files.name()))?;
+        let mut plan = family.plan(&config, &weights).map_err(|e| e.at(files.name()))?;
+        if let Some(side) = options.image_size {
+            resize_input(&mut plan.spec, side)?;
+        } else if let ImageSpec::Vit(vit) = &plan.spec.image
+            && vit.input_size != plan.spec.preprocess.size
+        {
+            let (tower, processor) = (vit.input_size, plan.spec.preprocess.size);
+            return Err(Error::run(format!("the image tower takes {tower:?} pixels, its preprocessing makes {processor:?}"))
+                .at(files.name())
+                .hint("name the size that you want with --image-size"));
+        }
+        let sha = files.sha(&weights, options.image_size);
+        Ok(Self {
+            spec: plan.spec,
+            family,
+            name: files.name().to_owned(),
+            sha,
+            store: Store::new(weights, plan.layout, options.dtype, options.device.clone()),
+            files,
+            text_plan: plan.text,
+            image: Lazy::default(),
+            text: Lazy::default(),
+            tokenizer: Lazy::default(),
+        })
+    }
+
+    /// The name that records carry: `name@sha8`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, &self.sha[..8])
+    }
+
+    /// The checkpoint's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A hash of the weights, their preprocessing and the configuration: 64 hexadecimal digits.
+    pub fn sha(&self) -> &str {
+        &self.sha
+    }
+
+    /// The family that the checkpoint belongs to.
+    pub fn family(&self) -> &'static dyn Family {
+        self.family
+    }
+
+    /// The checkpoint's tensors.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is done to an image before its tower sees it.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.spec.preprocess
+    }
+
+    /// The image tower, loaded at the first call.
+    pub fn image(&self) -> Result<Arc<ImageTower>> {
+        self.image.get(|| {
+            let (params, dim) = (self.store.params("image"), self.spec.embed_dim);
+            let tower = match &self.spec.image {
+                ImageSpec::Vit(spec) => ImageTower::Vit(Vit::load(&params, spec, dim)?),
+                ImageSpec::EfficientNet(spec) => ImageTower::EfficientNet(EfficientNet::load(&params, spec, dim)?),
+            };
+            self.store.check("image").map_err(|e| e.at(&self.name))?;
+            Ok(tower)
+        })
+    }
+
+    /// The text tower, loaded at the first call.
+    pub fn text(&self) -> Result<Arc<TextTower>> {
+        self.text.get(|| {
+            let (params, dim) = (self.store.params("text"), self.spec.embed_dim);
+            let tower = match &self.spec.text {
+                TextTowerSpec::Transformer(spec) => TextTower::Transformer(Transformer::load(&params, spec, dim)?),
+                TextTowerSpec::Bert(spec) => TextTower::Bert(Bert::load(&params, spec, dim)?),
+            };
+            self.store.check("text").map_err(|e| e.at(&self.name))?;
+            Ok(tower)
+        })
+    }
+
+    /// How similarities become scores.
+    pub fn head(&self) -> Result<Head> {
+        let params = self.store.params("head");
+        let number = |name| -> Result<Option<f32>> {
+            match params.optional(name, &[1])? {
+                Some(tensor) => Ok(tensor.to_dtype(DType::F32)?.to_vec1::<f32>()?.first().copied()),
+                None => Ok(None),
+            }
+        };
+        let scale = number("logit_scale")?
+            .ok_or_else(|| Error::run("the checkpoint has no tensor `logit_scale`").at(&self.name))?
+            .exp();
+        Ok(Head { scale, bias: number("logit_bias")?.unwrap_or(0.0), objective: self.spec.objective })
+    }
+
+    /// The tokenizer and what the text tower expects of it, loaded at the first call.
+    pub fn tokenizer(&self) -> Result<Arc<(Tokenizer, TextSpec)>> {
+        self.tokenizer.get(|| {
+            let tokenizer = self.files.tokenizer(&self.text_plan.tokenizer)?;
+            let mut spec = tokenizer.spec(self.spec.text.context());
+            let pad = self.text_plan.pad_id.unwrap_or(match spec.pad {
+                Pad::Fixed { id } | Pad::Longest { id } => id,
+            });
+            spec.pad = if self.text_plan.fixed { Pad::Fixed { id: pad } } else { Pad::Longest { id: pad } };
+            spec.clean = self.text_plan.clean;
+            if self.text_plan.strip_sep {
+                spec.blank = spec.frame.after.last().copied();
+            }
+            Ok((tokenizer, spec))
+        })
+    }
+
+    /// Embeds preprocessed images, (items, 3, height, width) row by row; returns (items, `embed_dim`) row by row, not
+    /// normalised.
+    pub fn embed_pixels(&self, pixels: Vec<f32>) -> Result<Vec<f32>> {
+        let [height, width] = self.spec.preprocess.size;
+        let items = pixels.len() / (3 * height * width);
+        let pixels = Tensor::from_vec(pixels, (items, 3, height, width), &Device::Cpu)?;
+        let pixels = pixels.to_device(self.store.device())?.to_dtype(self.store.dtype())?;
+        to_rows(&self.image()?.forward(&pixels)?)
+    }
+
+    /// Embeds token ids, rows of `len`; returns (items, `embed_dim`) row by row, not normalised.
+    pub fn embed_ids(&self, ids: &[u32], len: usize) -> Result<Vec<f32>> {
+        to_rows(&self.text()?.forward(ids, len)?)
+    }
+
+    /// Embeds texts; returns (items, `embed_dim`) row by row, not normalised, and how many texts were cut short.
+    pub fn embed_texts<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<(Vec<f32>, usize)> {
+        if texts.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
+        let tokenizer = self.tokenizer()?;
+        let batch = tokenizer.0.batch(texts, &tokenizer.1)?;
+        Ok((self.embed_ids(&batch.ids, batch.len)?, batch.truncated))
+    }
+}
+
+impl ImageTower {
+    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Vit(tower) => tower.forward(pixels),
+            Self::EfficientNet(tower) => tower.forward(pixels),
+        }
+    }
+}
+
+impl TextTower {
+    /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
+    pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        match self {
+            Self::Transformer(tower) => tower.forward(ids, len),
+            Self::Bert(tower) => tower.forward(ids, len),
+        }
+    }
+
+    /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
+    pub fn embed(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        match self {
+            Self::Transformer(tower) => tower.embed(ids, len),
+            Self::Bert(tower) => tower.embed(ids, len),
+        }
+    }
+}
+
+/// Sets another input size.
+fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
+    match &mut spec.image {
+        ImageSpec::Vit(vit) => {
+            if side == 0 || side % vit.patch != 0 {
+                return Err(Error::usage(format!("--image-size {side} is no multiple of the patch size {}", vit.patch)));
+            }
+            vit.input_size = [side; 2];
+        }
+        ImageSpec::EfficientNet(_) if side < 32 => {
+            return Err(Error::usage(format!("--image-size {side} is below the 32 pixels that this tower needs")));
+        }
+        ImageSpec::EfficientNet(_) => {}
+    }
+    let preprocess = &mut spec.preprocess;
+    if let crate::image::Resize::Shortest { edge } = &mut preprocess.resize {
+        // A crop smaller than the resized edge keeps its share.
+        *edge = *edge * side / preprocess.size[0].max(1);
+    }
+    preprocess.size = [side; 2];
+    Ok(())
+}
+
+fn to_rows(x: &Tensor) -> Result<Vec<f32>> {
+    Ok(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)
+}
+
+/// A value made at its first use, where making it may fail.
+struct Lazy<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Lazy<T> {
+    fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = &*slot {
+            return Ok(value.clone());
+        }
+        Ok(slot.insert(Arc::new(make()?)).clone())
+    }
+}

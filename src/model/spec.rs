@@ -1,0 +1,219 @@
+//! What differs between checkpoints, as data.
+
+use crate::image::Preprocess;
+use crate::ops::Activation;
+
+/// Everything that a checkpoint's configuration says about its two towers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The family's name in the registry.
+    pub family: &'static str,
+    /// The length of an embedding.
+    pub embed_dim: usize,
+    /// The image tower.
+    pub image: ImageSpec,
+    /// The text tower.
+    pub text: TextTowerSpec,
+    /// How similarities become scores.
+    pub objective: Objective,
+    /// What is done to an image before its tower sees it.
+    pub preprocess: Preprocess,
+}
+
+/// How similarities become scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objective {
+    /// Softmax over the labels of `scale · cos` (CLIP, Radford et al. 2021).
+    Softmax,
+    /// A sigmoid for each label of `scale · cos + bias` (SigLIP, Zhai et al. 2023).
+    Sigmoid,
+}
+
+/// A stack of transformer blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlocksSpec {
+    /// The length of a token.
+    pub width: usize,
+    /// How many blocks.
+    pub layers: usize,
+    /// How many attention heads.
+    pub heads: usize,
+    /// The length of the hidden layer of the MLP.
+    pub mlp: usize,
+    /// The MLP's activation.
+    pub act: Activation,
+    /// Added to the variance in layer norms.
+    pub eps: f64,
+    /// Where the layer norms are.
+    pub norm: NormPlace,
+    /// Whether each branch is multiplied by a learnt scale (LayerScale, Touvron et al. 2021).
+    pub layer_scale: bool,
+}
+
+/// Where the layer norms of a block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// Before each branch.
+    Before,
+    /// After each sum (BERT).
+    After,
+}
+
+/// The image tower.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImageSpec {
+    /// A vision transformer.
+    Vit(VitSpec),
+    /// An EfficientNet-Lite.
+    EfficientNet(EfficientNetSpec),
+}
+
+/// A vision transformer (Dosovitskiy et al. 2020).
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitSpec {
+    /// The blocks.
+    pub blocks: BlocksSpec,
+    /// Height and width of the input that the checkpoint was made for, in pixels.
+    pub image_size: [usize; 2],
+    /// Height and width of the input that it shall see.
+    pub input_size: [usize; 2],
+    /// The side of a patch, in pixels.
+    pub patch: usize,
+    /// Whether patches are embedded with a bias.
+    pub patch_bias: bool,
+    /// Whether a class token leads the patches.
+    pub class_token: bool,
+    /// Whether a layer norm precedes the blocks.
+    pub pre_norm: bool,
+    /// How positions are interpolated for another input size.
+    pub interpolation: Interpolation,
+    /// How tokens become one vector.
+    pub pool: ImagePool,
+    /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+/// How the tokens of an image become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagePool {
+    /// The class token, after the last layer norm.
+    ClassToken,
+    /// The mean of the patch tokens, after the last layer norm.
+    Mean,
+    /// Attention of a learnt probe to all tokens, and an MLP (SigLIP).
+    Attention,
+}
+
+/// The linear map from a tower's width to the embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projection {
+    /// There is none: the tower's width is the embedding's length.
+    None,
+    /// A matrix.
+    Linear,
+    /// A matrix and a bias.
+    Affine,
+}
+
+/// How learnt positions are interpolated for another grid of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    /// `torch.nn.functional.interpolate(mode="bicubic")`, a = −0.75, no antialias (transformers).
+    Bicubic,
+    /// The same with `antialias=True`, a = −0.5 (open_clip, timm).
+    BicubicAntialias,
+}
+
+/// An EfficientNet-Lite (Tan & Le 2019; no squeeze-and-excite, ReLU6), its widths read from the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EfficientNetSpec {
+    /// The number of blocks in each of the seven stages.
+    pub depths: [usize; 7],
+    /// Added to the variance in batch norms.
+    pub eps: f64,
+    /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+/// The text tower.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TextTowerSpec {
+    /// CLIP's and SigLIP's transformer.
+    Transformer(TransformerSpec),
+    /// A BERT encoder.
+    Bert(BertSpec),
+}
+
+/// CLIP's and SigLIP's text transformer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransformerSpec {
+    /// The blocks.
+    pub blocks: BlocksSpec,
+    /// How many tokens the vocabulary has.
+    pub vocab: usize,
+    /// The most tokens that a text may have.
+    pub context: usize,
+    /// Whether a token sees only those before it.
+    pub causal: bool,
+    /// Which token stands for the text.
+    pub pool: TextPool,
+    /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+/// Which token stands for a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextPool {
+    /// The first token with this id.
+    FirstId(u32),
+    /// The token with the largest id.
+    LargestId,
+    /// The last token.
+    Last,
+    /// The mean of all tokens that are no padding.
+    Mean,
+    /// The first token.
+    First,
+}
+
+/// A BERT encoder (Devlin et al. 2018).
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertSpec {
+    /// The blocks.
+    pub blocks: BlocksSpec,
+    /// How many tokens the vocabulary has.
+    pub vocab: usize,
+    /// The most tokens that a text may have.
+    pub context: usize,
+    /// How many positions are stored.
+    pub positions: usize,
+    /// How many segment types are stored; only the first is used.
+    pub types: usize,
+    /// The padding token.
+    pub pad_id: u32,
+    /// How tokens become one vector.
+    pub pool: TextPool,
+    /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+impl TextTowerSpec {
+    /// The most tokens that a text may have.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Transformer(spec) => spec.context,
+            Self::Bert(spec) => spec.context,
+        }
+    }
+}
+
+impl Projection {
+    /// Whether there is a matrix and whether it has a bias.
+    pub fn parts(self) -> Option<bool> {
+        match self {
+            Self::None => None,
+            Self::Linear => Some(false),
+            Self::Affine => Some(true),
+        }
+    }
+}

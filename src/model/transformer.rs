@@ -1,0 +1,93 @@
+//! The text transformer of CLIP and SigLIP.
+
+use super::block::Block;
+use super::spec::{TextPool, TransformerSpec};
+use crate::error::{Error, Result};
+use crate::ops::{Activation, LayerNorm, Linear, Mask};
+use crate::weights::Params;
+use candle_core::{Device, Tensor};
+
+/// A text transformer: token ids to one vector.
+#[derive(Clone, Debug)]
+pub struct Transformer {
+    tokens: Tensor,
+    positions: Tensor,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    proj: Option<Linear>,
+    spec: TransformerSpec,
+}
+
+impl Transformer {
+    /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
+    pub fn load(params: &Params<'_>, spec: &TransformerSpec, embed_dim: usize) -> Result<Self> {
+        let width = spec.blocks.width;
+        Ok(Self {
+            tokens: params.get("tokens.weight", &[spec.vocab, width])?,
+            positions: params.get("positions", &[spec.context, width])?,
+            blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
+            norm: params.layer_norm("norm", width, spec.blocks.eps)?,
+            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
+    pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        let ends = ids.chunks(len).map(|ids| self.end(ids)).collect::<Vec<_>>();
+        self.forward_embedded(&self.embed(ids, len)?, &ends)
+    }
+
+    /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
+    pub fn embed(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        embed(&self.tokens, ids, len)
+    }
+
+    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`); `ends` says
+    /// which token stands for each text. This is where learnt prompts come in.
+    pub fn forward_embedded(&self, tokens: &Tensor, ends: &[usize]) -> Result<Tensor> {
+        let (items, len, width) = tokens.dims3()?;
+        if len > self.spec.context {
+            return Err(Error::run(format!("a text of {len} tokens exceeds the context length {}", self.spec.context)));
+        }
+        let mask = if self.spec.causal { Mask::Causal } else { Mask::None };
+        let mut x = tokens.broadcast_add(&self.positions.narrow(0, 0, len)?)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &mask)?;
+        }
+        let rows: Vec<u32> = ends.iter().enumerate().map(|(b, end)| (b * len + end) as u32).collect();
+        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
+        let pooled = self.norm.forward(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?;
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
+            None => Ok(pooled),
+        }
+    }
+
+    /// Which token of one text stands for it.
+    pub fn end(&self, ids: &[u32]) -> usize {
+        let largest = || {
+            // The first of the largest, as torch's argmax.
+            let id = ids.iter().max();
+            ids.iter().position(|x| Some(x) == id).unwrap_or(0)
+        };
+        match self.spec.pool {
+            // Without the token, position 0, as argmax over a row of falses gives.
+            TextPool::FirstId(id) => ids.iter().position(|&x| x == id).unwrap_or(0),
+            TextPool::LargestId => largest(),
+            TextPool::Last | TextPool::Mean => ids.len().saturating_sub(1),
+            TextPool::First => 0,
+        }
+    }
+}
+
+/// Looks rows of `table` (vocabulary, width) up: ids (items × `len`) to (items, `len`, width).
+pub(super) fn embed(table: &Tensor, ids: &[u32], len: usize) -> Result<Tensor> {
+    let (vocab, width) = table.dims2()?;
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+        return Err(Error::run(format!("token id {id} is outside the model's vocabulary of {vocab}"))
+            .hint("the tokenizer does not belong to this model"));
+    }
+    let flat = Tensor::from_slice(ids, ids.len(), &Device::Cpu)?.to_device(table.device())?;
+    Ok(table.index_select(&flat, 0)?.reshape((ids.len() / len.max(1), len, width))?)
+}

@@ -1,0 +1,136 @@
+//! The vision transformer of CLIP, SigLIP and DINOv2.
+
+use super::block::Block;
+use super::positions;
+use super::spec::{ImagePool, VitSpec};
+use crate::error::Result;
+use crate::ops::{Activation, LayerNorm, Linear, Mask, Window, attention, unfold};
+use crate::weights::Params;
+use candle_core::Tensor;
+
+/// A vision transformer: pixels to one vector.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    patch: Linear,
+    class: Option<Tensor>,
+    positions: Tensor,
+    pre_norm: Option<LayerNorm>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    pool: Option<AttentionPool>,
+    proj: Option<Linear>,
+    spec: VitSpec,
+}
+
+impl Vit {
+    /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
+    pub fn load(params: &Params<'_>, spec: &VitSpec, embed_dim: usize) -> Result<Self> {
+        let (width, patch, eps) = (spec.blocks.width, spec.patch, spec.blocks.eps);
+        // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
+        let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
+        let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
+        Ok(Self {
+            patch: Linear::new(kernel, bias),
+            class: if spec.class_token { Some(params.get("class", &[1, 1, width])?) } else { None },
+            positions: positions::load(params, spec)?,
+            pre_norm: if spec.pre_norm { Some(params.layer_norm("pre_norm", width, eps)?) } else { None },
+            blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
+            norm: params.layer_norm("norm", width, eps)?,
+            pool: match spec.pool {
+                ImagePool::Attention => Some(AttentionPool::load(&params.sub("pool"), spec)?),
+                ImagePool::ClassToken | ImagePool::Mean => None,
+            },
+            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let tokens = self.tokens(pixels)?;
+        let pooled = match (&self.pool, self.spec.pool) {
+            (Some(pool), _) => pool.forward(&self.norm.forward(&tokens)?)?,
+            (None, ImagePool::ClassToken) => self.norm.forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?)?,
+            (None, _) => {
+                let lead = usize::from(self.spec.class_token);
+                let patches = tokens.narrow(1, lead, tokens.dim(1)? - lead)?;
+                self.norm.forward(&patches)?.mean(1)?
+            }
+        };
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
+            None => Ok(pooled),
+        }
+    }
+
+    /// Maps pixels (items, 3, height, width) to the tokens after the last block (items, tokens, width), the class
+    /// token first if there is one.
+    pub fn tokens(&self, pixels: &Tensor) -> Result<Tensor> {
+        let items = pixels.dim(0)?;
+        let windows = unfold(&pixels.permute((0, 2, 3, 1))?.contiguous()?, Window::tiles(self.spec.patch))?;
+        let patches = self.patch.forward(&windows, Activation::Identity)?;
+        let tokens = match &self.class {
+            Some(class) => {
+                let class = class.broadcast_as((items, 1, self.spec.blocks.width))?.contiguous()?;
+                Tensor::cat(&[&class, &patches], 1)?
+            }
+            None => patches,
+        };
+        let mut x = tokens.broadcast_add(&self.positions)?;
+        if let Some(norm) = &self.pre_norm {
+            x = norm.forward(&x)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(&x, &Mask::None)?;
+        }
+        Ok(x)
+    }
+}
+
+/// SigLIP's pooling: a learnt probe attends to all tokens, then an MLP beside the stream.
+#[derive(Clone, Debug)]
+struct AttentionPool {
+    probe: Tensor,
+    q: Linear,
+    kv: Linear,
+    out: Linear,
+    norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    act: Activation,
+    heads: usize,
+}
+
+impl AttentionPool {
+    fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Self> {
+        let (width, mlp) = (spec.blocks.width, spec.blocks.mlp);
+        let weight = params.get("qkv.weight", &[3 * width, width])?;
+        let bias = params.get("qkv.bias", &[3 * width])?;
+        let part = |first: usize, rows: usize| -> Result<Linear> {
+            let weight = weight.narrow(0, first, rows)?.contiguous()?;
+            Ok(Linear::new(weight, Some(bias.narrow(0, first, rows)?.contiguous()?)))
+        };
+        Ok(Self {
+            probe: params.get("probe", &[1, 1, width])?,
+            q: part(0, width)?,
+            kv: part(width, 2 * width)?,
+            out: params.linear("out", width, width, true)?,
+            norm: params.layer_norm("norm", width, spec.blocks.eps)?,
+            fc1: params.linear("fc1", mlp, width, true)?,
+            fc2: params.linear("fc2", width, mlp, true)?,
+            act: spec.blocks.act,
+            heads: spec.blocks.heads,
+        })
+    }
+
+    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (items, _, width) = tokens.dims3()?;
+        let q = self.q.forward(&self.probe, Activation::Identity)?.broadcast_as((items, 1, width))?.contiguous()?;
+        let kv = self.kv.forward(tokens, Activation::Identity)?;
+        let (k, v) = (kv.narrow(2, 0, width)?, kv.narrow(2, width, width)?);
+        let x = self.out.forward(&attention(&q, &k, &v, self.heads, &Mask::None)?, Activation::Identity)?.squeeze(1)?;
+        let hidden = self.fc1.forward(&self.norm.forward(&x)?, self.act)?;
+        Ok((&x + self.fc2.forward(&hidden, Activation::Identity)?)?)
+    }
+}

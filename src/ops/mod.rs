@@ -1,0 +1,59 @@
+//! Tensor maths of the towers: one file an op.
+//!
+//! Each op is one function on candle tensors with two paths. On the CPU in f32 a fused kernel runs, with a backward
+//! written by hand; everywhere else (CUDA, Metal, f64, half precision) the same formula is composed from candle's own
+//! differentiable ops. candle's fused layer norm and softmax are never used: they cut the gradient without a word.
+//!
+//! Determinism: in a fused kernel each output number is computed by the same sequence of operations whatever the
+//! number of threads, rows or items, so an item's embedding does not depend on its batch-mates.
+//!
+//! Architecture invariant: nothing here reads a file or the environment.
+
+pub mod activation;
+pub mod attention;
+pub mod depthwise;
+pub mod gemm;
+pub mod layer_norm;
+pub mod linear;
+pub mod normalize;
+pub mod pool;
+pub mod softmax;
+pub mod unfold;
+
+pub use activation::Activation;
+pub use attention::{Mask, attention, self_attention};
+pub use depthwise::depthwise;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use normalize::normalize;
+pub use softmax::softmax;
+pub use unfold::{Window, unfold};
+
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
+
+/// Whether the fused CPU kernels apply to this tensor.
+pub fn is_fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// The numbers of a contiguous f32 tensor on the CPU.
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("a fused op needs contiguous input, got strides {:?}", layout.stride())
+    };
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// A copy of the numbers of a tensor on the CPU, in row-major order.
+fn to_vec(x: &Tensor) -> Result<Vec<f32>> {
+    x.flatten_all()?.to_vec1::<f32>()
+}
+
+/// Runs `f` on the numbers of a contiguous f32 tensor on the CPU, without a copy.
+pub(crate) fn with_slice<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
+        _ => candle_core::bail!("expected a tensor on the CPU"),
+    }
+}

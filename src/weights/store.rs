@@ -1,0 +1,183 @@
+//! Hands parameters to the towers and keeps account of every tensor.
+
+use super::{Files, Form, Layout};
+use crate::error::{Error, Result};
+use crate::ops::{LayerNorm, Linear};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+/// A checkpoint seen under our parameter names.
+#[derive(Debug)]
+pub struct Store {
+    files: Files,
+    layout: Layout,
+    dtype: DType,
+    device: Device,
+    account: Mutex<Account>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    /// Tensors on disk that a tower took.
+    used: BTreeSet<String>,
+    /// What was wrong with parameters that a tower asked for.
+    problems: Vec<String>,
+}
+
+impl Store {
+    /// Reads parameters from `files`, whose names follow `layout`, as `dtype` on `device`.
+    pub fn new(files: Files, layout: Layout, dtype: DType, device: Device) -> Self {
+        Self { files, layout, dtype, device, account: Mutex::default() }
+    }
+
+    /// The files behind the store.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The kind of numbers that the towers compute with.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the towers compute.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The parameters whose names begin with `prefix.`.
+    pub fn params(&self, prefix: &str) -> Params<'_> {
+        Params { store: self, prefix: prefix.to_owned() }
+    }
+
+    /// Fails when a tensor of the files belongs to no parameter that a rule knows, and when one that belongs below
+    /// `prefix.` was asked for and not found, has another shape, or was not asked for. Call it after a tower has taken
+    /// its parameters.
+    pub fn check(&self, prefix: &str) -> Result<()> {
+        let mut account = self.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut problems = std::mem::take(&mut account.problems);
+        for name in self.files.names() {
+            let scaled = name.strip_suffix(".scale").is_some_and(|of| self.files.contains(of));
+            if account.used.contains(name) || scaled || self.layout.ignores(name) {
+                continue;
+            }
+            match self.layout.ours(name) {
+                Some(ours) if !ours.starts_with(prefix) => {}
+                _ => problems.push(format!("unexpected tensor `{name}` {:?}", self.files.shape(name).unwrap_or_default())),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let count = problems.len();
+        problems.truncate(20);
+        if count > problems.len() {
+            problems.push(format!("… and {} more", count - problems.len()));
+        }
+        Err(Error::run(format!("the weights do not fit the configuration:\n  {}", problems.join("\n  ")))
+            .hint("check that the weights and the configuration file belong together"))
+    }
+
+    /// The tensor on disk for our parameter, in our form but of any shape.
+    fn read(&self, ours: &str) -> Result<Option<(Tensor, String)>> {
+        let Some(recipe) = self.layout.recipe(ours) else { return Ok(None) };
+        let mut parts = Vec::new();
+        for name in &recipe.names {
+            match self.files.read(name, self.dtype, &self.device)? {
+                Some(part) => parts.push(part),
+                None => return Ok(None),
+            }
+        }
+        let label = recipe.names.join("` + `");
+        self.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names);
+        let tensor = match recipe.form {
+            Form::Plain => parts.swap_remove(0),
+            Form::Stacked => Tensor::cat(&parts, 0).map_err(|e| Error::run(e).at(format!("`{label}`")))?,
+            Form::Transposed => parts[0].t().and_then(|t| t.contiguous()).map_err(|e| Error::run(e).at(&label))?,
+        };
+        Ok(Some((tensor, label)))
+    }
+
+    fn problem(&self, text: String) {
+        self.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).problems.push(text);
+    }
+}
+
+/// The parameters below one name.
+#[derive(Clone, Debug)]
+pub struct Params<'a> {
+    store: &'a Store,
+    prefix: String,
+}
+
+impl Params<'_> {
+    /// The parameters below a longer name.
+    #[must_use]
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self { store: self.store, prefix: self.full(name) }
+    }
+
+    /// The parameter of this name and shape. If it is missing or misshapen, that is noted for [`Store::check`] and
+    /// zeros take its place, so that all problems are reported at once.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        match self.optional(name, shape)? {
+            Some(tensor) => Ok(tensor),
+            None => {
+                let full = self.full(name);
+                let theirs = match self.store.layout.recipe(&full) {
+                    Some(recipe) => recipe.names.join("` + `"),
+                    None => full,
+                };
+                self.store.problem(format!("missing tensor `{theirs}` {shape:?}"));
+                self.zeros(shape)
+            }
+        }
+    }
+
+    /// The parameter of this name, if the checkpoint has it; its shape must fit all the same.
+    pub fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        let Some((tensor, label)) = self.store.read(&self.full(name))? else { return Ok(None) };
+        if tensor.dims() == shape || tensor.elem_count() == shape.iter().product() && squeezed(tensor.dims()) == squeezed(shape) {
+            return Ok(Some(tensor.reshape(shape)?));
+        }
+        self.store.problem(format!("tensor `{label}` has shape {:?}, the configuration asks for {shape:?}", tensor.dims()));
+        self.zeros(shape).map(Some)
+    }
+
+    /// The parameter of this name in whatever shape it has.
+    pub fn any_shape(&self, name: &str) -> Result<Option<Tensor>> {
+        Ok(self.store.read(&self.full(name))?.map(|(tensor, _)| tensor))
+    }
+
+    /// `NAME.weight` (outputs, inputs) and `NAME.bias`, which must be there if `bias` says so.
+    pub fn linear(&self, name: &str, outputs: usize, inputs: usize, bias: bool) -> Result<Linear> {
+        let weight = self.get(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = if bias { Some(self.get(&format!("{name}.bias"), &[outputs])?) } else { None };
+        Ok(Linear::new(weight, bias))
+    }
+
+    /// `NAME.weight` and `NAME.bias` of a layer norm.
+    pub fn layer_norm(&self, name: &str, width: usize, eps: f64) -> Result<LayerNorm> {
+        let get = |part| self.get(&format!("{name}.{part}"), &[width]);
+        Ok(LayerNorm { weight: get("weight")?, bias: get("bias")?, eps })
+    }
+
+    /// Where the towers compute.
+    pub fn device(&self) -> &Device {
+        &self.store.device
+    }
+
+    fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::zeros(shape, self.store.dtype, &self.store.device)?)
+    }
+
+    fn full(&self, name: impl std::fmt::Display) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+}
+
+/// A shape without its ones: a bias of (1, 1, width) is one of (width).
+fn squeezed(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|&n| n != 1).collect()
+}
