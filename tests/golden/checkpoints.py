@@ -1,0 +1,315 @@
+"""The tiny checkpoints: one function per layout, each writing the files a Hub repository would have."""
+
+import contextlib
+import json
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+import transformers
+from safetensors.torch import save_file
+from timm.layers import get_act_layer
+from timm.models import efficientnet, vision_transformer
+from torch import nn
+
+import vocabularies
+import weights
+
+OPENAI_MEAN, OPENAI_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def write_json(path: Path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def save(path: Path, tensors, dtype=torch.float32, larger_than=0):
+    """Store tensors of more than `larger_than` numbers as `dtype`, the others as f32."""
+    tensors = {
+        k: v.to(dtype if v.numel() > larger_than else torch.float32) if v.is_floating_point() else v
+        for k, v in tensors.items()
+    }
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)
+
+
+# ---- transformers layout
+
+
+def hf(path: Path, config, preprocessor, seed, dtype=torch.float32, extra=None, shards=None):
+    write_json(path / "config.json", config)
+    write_json(path / "preprocessor_config.json", preprocessor)
+    config = transformers.AutoConfig.from_pretrained(path)
+    model = transformers.AutoModel.from_config(config)
+    weights.draw(model, seed)
+    tensors = {**model.state_dict(), **(extra or {})}
+    if not shards:
+        return save(path / "model.safetensors", tensors, dtype)
+    index = {}
+    for n, belongs in enumerate(shards, 1):
+        name = f"model-{n:05}-of-{len(shards):05}.safetensors"
+        shard = {k: v for k, v in tensors.items() if belongs(k)}
+        index |= dict.fromkeys(shard, name)
+        save(path / name, shard, dtype)
+    assert len(index) == len(tensors)
+    write_json(path / "model.safetensors.index.json", {"metadata": {}, "weight_map": dict(sorted(index.items()))})
+
+
+def hf_clip_quickgelu(path):
+    """A sparse, old config: defaults left out, eos 2, a nested projection_dim that loses, unknown keys, position_ids."""
+    vocab = vocabularies.write_clip(path, 77)
+    config = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": 40,
+        "heads": 12,
+        "text_config_dict": None,
+        "text_config": {
+            "hidden_size": 48, "intermediate_size": 128, "num_attention_heads": 3, "num_hidden_layers": 2,
+            "vocab_size": vocab, "projection_dim": 512, "bos_token_id": 0, "eos_token_id": 2, "layers": 99,
+        },
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "image_size": 32, "patch_size": 8, "projection_dim": 768, "unknown": {"nested": True},
+        },
+    }
+    preprocessor = {
+        "crop_size": 32, "do_center_crop": True, "do_normalize": True, "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": OPENAI_MEAN, "image_std": OPENAI_STD,
+        "resample": 3, "size": 32,
+    }
+    positions = {
+        "text_model.embeddings.position_ids": torch.arange(77)[None],
+        "vision_model.embeddings.position_ids": torch.arange(17)[None],
+    }
+    hf(path, config, preprocessor, seed=1, extra=positions)
+
+
+def hf_clip_gelu(path):
+    """GELU in both towers (the vision tower's through the legacy vision_config_dict), a real eos id, f16 shards."""
+    vocab = vocabularies.write_clip(path, 24, pad="!")
+    text = {
+        "hidden_act": "gelu", "hidden_size": 72, "intermediate_size": 144, "num_attention_heads": 3,
+        "num_hidden_layers": 2, "vocab_size": vocab, "max_position_embeddings": 24, "bos_token_id": vocab - 2,
+        "eos_token_id": vocab - 1, "projection_dim": 48,
+    }
+    vision = {
+        "hidden_size": 80, "intermediate_size": 200, "num_attention_heads": 5, "num_hidden_layers": 2,
+        "image_size": 48, "patch_size": 12, "projection_dim": 48,
+    }
+    config = {
+        "architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": 48, "torch_dtype": "float16",
+        "logit_scale_init_value": 2.6592, "text_config": text, "vision_config": vision,
+        "vision_config_dict": {**vision, "hidden_act": "gelu"},
+    }
+    preprocessor = {
+        "crop_size": {"height": 48, "width": 48}, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": True,
+        "do_rescale": True, "do_resize": True, "image_mean": OPENAI_MEAN, "image_std": OPENAI_STD,
+        "image_processor_type": "CLIPImageProcessor", "resample": 3, "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": 48},
+    }
+    shards = [lambda k: k.startswith("text_model."), lambda k: not k.startswith("text_model.")]
+    hf(path, config, preprocessor, seed=2, dtype=torch.float16, shards=shards)
+
+
+def hf_siglip(path):
+    """SigLIP 1: almost everything by default; ids from a Unigram tokenizer that canonicalises."""
+    vocab = vocabularies.write_t5(path, 64, canonical=True)
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = {
+        "architectures": ["SiglipModel"], "initializer_factor": 1.0, "model_type": "siglip",
+        "text_config": {"model_type": "siglip_text_model", "vocab_size": vocab, **sizes},
+        "vision_config": {"model_type": "siglip_vision_model", "image_size": 48, **sizes},
+    }
+    preprocessor = {
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        "image_processor_type": "SiglipImageProcessor", "processor_class": "SiglipProcessor", "resample": 3,
+        "rescale_factor": 1 / 255, "size": {"height": 48, "width": 48},
+    }
+    hf(path, config, preprocessor, seed=5, dtype=torch.float16)
+
+
+def hf_siglip2(path):
+    """SigLIP 2 at a fixed resolution: projection_size, bilinear resize, Gemma tokenizer, bf16, no architectures."""
+    vocab = vocabularies.write_gemma(path, 64, "GemmaTokenizer")
+    config = {
+        "model_type": "siglip",
+        "text_config": {
+            "hidden_size": 48, "intermediate_size": 112, "num_attention_heads": 3, "num_hidden_layers": 2,
+            "vocab_size": vocab, "projection_size": 64, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+        },
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 2, "num_hidden_layers": 2,
+            "image_size": 42, "patch_size": 14,
+        },
+    }
+    preprocessor = {
+        "do_convert_rgb": None, "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3, "image_processor_type": "SiglipImageProcessor", "processor_class": "SiglipProcessor",
+        "resample": 2, "rescale_factor": 1 / 255, "size": {"height": 42, "width": 42},
+    }
+    hf(path, config, preprocessor, seed=6, dtype=torch.bfloat16)
+
+
+# ---- open_clip layout
+
+
+def open_clip_layout(path: Path, model_cfg, preprocess_cfg, seed, **storage):
+    write_json(path / "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+    with contextlib.chdir(path):  # a relative hf_model_name is a folder of the checkpoint
+        model = open_clip.create_model("local-dir:.", pretrained_text=False)
+    weights.draw(model, seed)
+    save(path / "open_clip_model.safetensors", model.state_dict(), **storage)
+
+
+def preprocess(mean=OPENAI_MEAN, std=OPENAI_STD, interpolation="bicubic", resize_mode="shortest"):
+    return {"mean": mean, "std": std, "interpolation": interpolation, "resize_mode": resize_mode}
+
+
+def open_clip_vit(path):
+    """GELU by absence of quick_gelu; CLIP's own vocabulary in full, so texts are tested end to end."""
+    model = {
+        "embed_dim": 40,
+        "vision_cfg": {"image_size": 48, "layers": 2, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    # open_clip cannot interpolate positions stored as f16 on a CPU: only the large tensors are.
+    open_clip_layout(path, model, preprocess(), seed=3, dtype=torch.float16, larger_than=2000)
+
+
+def open_clip_vit_quickgelu(path):
+    """quick_gelu, head_width, squash, another mean and std, a tokenizer kept in the checkpoint."""
+    vocab = vocabularies.write_clip(path, 20)
+    model = {
+        "embed_dim": 48,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": 32, "layers": 2, "width": 64, "head_width": 16, "mlp_ratio": 3.0, "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 20, "vocab_size": vocab, "width": 48, "heads": 6, "layers": 2,
+            "hf_tokenizer_name": "example/tiny-clip",
+        },
+    }
+    config = preprocess([0.48, 0.45, 0.41], [0.23, 0.22, 0.21], resize_mode="squash")
+    open_clip_layout(path, model, config, seed=4)
+
+
+def siglip_model(trunk, vocab, **text):
+    return {
+        "embed_dim": 128,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 48, "timm_model_name": trunk, "timm_model_pretrained": False,
+            "timm_pool": "map", "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": 64, "vocab_size": vocab, "hf_tokenizer_name": "example/tiny-siglip",
+            "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 64, "heads": 4, "layers": 2,
+            "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}, **text,
+        },
+    }
+
+
+def open_clip_siglip(path):
+    """As open_clip's ViT-B-16-SigLIP: timm trunk, erf GELU in both towers."""
+    vocab = vocabularies.write_t5(path, 64, canonical=False)
+    config = preprocess([0.5] * 3, [0.5] * 3, resize_mode="squash")
+    open_clip_layout(path, siglip_model("vit_base_patch16_siglip_224", vocab), config, seed=7, dtype=torch.float16)
+
+
+def open_clip_siglip2(path):
+    """As open_clip's ViT-B-16-SigLIP2-256: erf GELU in the trunk, tanh GELU in the text tower."""
+    vocab = vocabularies.write_gemma(path, 64, "PreTrainedTokenizerFast")
+    config = preprocess([0.5] * 3, [0.5] * 3, resize_mode="squash")
+    model = siglip_model("vit_base_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"})
+    open_clip_layout(path, model, config, seed=8, dtype=torch.bfloat16)
+
+
+def custom_text(path, vision, embed_dim):
+    """CustomTextCLIP with a BERT text tower whose config and tokenizer are in the folder `text`."""
+    folder = path / "text"
+    vocab = vocabularies.write_wordpiece(folder, 32)
+    bert = {
+        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": vocab, "hidden_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 40,
+        "type_vocab_size": 2, "pad_token_id": 0,
+    }
+    write_json(folder / "config.json", bert)
+    return {
+        "embed_dim": embed_dim,
+        "custom_text": True,
+        "vision_cfg": vision,
+        "text_cfg": {
+            "hf_model_name": "text", "hf_tokenizer_name": "text", "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "linear", "context_length": 32,
+        },
+    }
+
+
+def custom_text_effnet(path):
+    vision = {
+        "image_size": 48, "timm_model_name": "tf_efficientnet_lite0", "timm_model_pretrained": False, "timm_pool": "",
+        "timm_proj": "linear", "timm_proj_bias": True,
+    }
+    config = preprocess([0.5] * 3, [0.5] * 3, interpolation="bilinear")
+    open_clip_layout(path, custom_text(path, vision, 40), config, seed=9, dtype=torch.float16)
+
+
+def custom_text_dinov2(path):
+    vision = {
+        "image_size": 42, "timm_model_name": "vit_small_patch14_dinov2", "timm_model_pretrained": False,
+        "timm_pool": "token", "timm_proj": "linear",
+    }
+    config = preprocess([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    open_clip_layout(path, custom_text(path, vision, 32), config, seed=10, dtype=torch.float16)
+
+
+def register_tiny_trunks():
+    """Make timm build narrow trunks under the real names; everything but the sizes stays as timm has it."""
+
+    def vit(name, **sizes):
+        return lambda pretrained=False, **kwargs: vision_transformer._create_vision_transformer(
+            name, pretrained=False, **{**sizes, **kwargs}
+        )
+
+    def tf_efficientnet_lite0(pretrained=False, **kwargs):
+        arch = [
+            ["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e6_c8"], ["ir_r2_k5_s2_e6_c8"], ["ir_r3_k3_s2_e6_c16"],
+            ["ir_r3_k5_s1_e6_c16"], ["ir_r4_k5_s2_e6_c24"], ["ir_r1_k3_s1_e6_c32"],
+        ]
+        return efficientnet._create_effnet(
+            "tf_efficientnet_lite0", False,
+            block_args=efficientnet.decode_arch_def(arch, 1.0, fix_first_last=True),
+            num_features=96, stem_size=8, fix_stem=True,
+            round_chs_fn=partial(efficientnet.round_channels, multiplier=1.0),
+            act_layer=get_act_layer("relu6"),
+            norm_layer=partial(nn.BatchNorm2d, eps=efficientnet.BN_EPS_TF_DEFAULT),
+            pad_type="same", **kwargs,
+        )
+
+    siglip = dict(img_size=48, patch_size=16, embed_dim=128, num_heads=2, class_token=False, global_pool="map")
+    dinov2 = dict(img_size=42, patch_size=14, embed_dim=64, num_heads=1, depth=2, init_values=1e-5)
+    timm.models._registry._model_entrypoints.update(
+        vit_base_patch16_siglip_224=vit("vit_base_patch16_siglip_224", depth=2, **siglip),
+        vit_base_patch16_siglip_256=vit("vit_base_patch16_siglip_256", depth=1, **siglip),
+        vit_small_patch14_dinov2=vit("vit_small_patch14_dinov2", **dinov2),
+        tf_efficientnet_lite0=tf_efficientnet_lite0,
+    )
+
+
+# name, writer, sizes for interpolated positions, note
+CHECKPOINTS = {
+    "hf-clip-quickgelu": (hf_clip_quickgelu, (40, 24)),
+    "hf-clip-gelu": (hf_clip_gelu, ()),
+    "open_clip-vit": (open_clip_vit, (64, 32)),
+    "open_clip-vit-quickgelu": (open_clip_vit_quickgelu, ()),
+    "hf-siglip": (hf_siglip, (64, 32)),
+    "hf-siglip2": (hf_siglip2, ()),
+    "open_clip-siglip": (open_clip_siglip, (64, 32)),
+    "open_clip-siglip2": (open_clip_siglip2, ()),
+    "custom-text-effnet": (custom_text_effnet, ()),
+    "custom-text-dinov2": (custom_text_dinov2, ()),
+}

@@ -1,0 +1,89 @@
+"""Draw every tensor of a model so that each formula shows in the embedding.
+
+The residual stream is kept small (about `RESIDUAL`), so a wrong LayerNorm epsilon is visible; the first block's
+hidden activations sit near -2, where the GELU variants differ most, the others are spread around 0.
+"""
+
+import re
+
+import torch
+from torch import nn
+
+RESIDUAL = 0.01
+WRITES_RESIDUAL = re.compile(
+    r"(out_proj|c_proj|fc2|attn\.proj|attn_pool\.proj|output\.dense|patch_embedding|patch_embed\.proj|conv1)\.(weight|bias)$"
+)
+WRITING_NORM = re.compile(r"(pre_layrnorm|ln_pre|LayerNorm)\.(weight|bias)$")  # its output is the residual stream
+EMBEDDING = re.compile(r"(token_embedding|position_embedding|class_embedding|positional_embedding|pos_embed|cls_token|_embeddings)")
+HIDDEN = re.compile(r"(\d+)\.(mlp\.)?(fc1|c_fc|intermediate\.dense)\.(weight|bias)$")
+HIDDEN_OUT = re.compile(r"(fc2|c_proj|\d\.output\.dense)\.weight$")
+NARROW_BLOCK = 0  # the block whose hidden activations sit near -2
+
+
+def draw(model: nn.Module, seed: int):
+    """Redraw parameters and buffers in place, in the order of the state dict."""
+    generator = torch.Generator().manual_seed(seed)
+    norms = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    batch_norms = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    bert = {f"{name}." for name, module in model.named_modules() if type(module).__name__ == "BertModel"}
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            owner = name[: name.rfind(".") + 1]
+            if owner in norms:
+                value = norm(name, noise)
+            elif owner in batch_norms:
+                value = batch_norm(name, noise)
+            else:
+                value = other(name, noise, inside_bert=any(name.startswith(prefix) for prefix in bert))
+            tensor.copy_(value)
+
+
+def norm(name, noise):
+    value = 1 + 0.2 * noise if name.endswith("weight") else 0.1 * noise
+    return value * RESIDUAL if WRITING_NORM.search(name) else value
+
+
+def batch_norm(name, noise):
+    if name.endswith("running_var"):
+        return 0.03 * (1 + 0.3 * noise).abs() + 0.01
+    if name.endswith("running_mean"):
+        return 0.05 * noise
+    return 1.8 + 0.3 * noise if name.endswith("weight") else 0.3 * noise
+
+
+def other(name, noise, inside_bert):
+    if name.endswith("logit_scale"):
+        return 2.3 + 0.2 * noise
+    if name.endswith("logit_bias"):
+        return -1.5 + 0.2 * noise
+    if EMBEDDING.search(name):
+        return RESIDUAL * noise
+    if name.endswith(("probe", "latent")):
+        return noise
+    if re.search(r"ls\d\.gamma$", name):
+        return 0.8 + 0.2 * noise
+
+    hidden = HIDDEN.search(name)
+    narrow = hidden and int(hidden[1]) == NARROW_BLOCK
+    if noise.ndim < 2:  # biases
+        if hidden:
+            return (-2.1 if narrow else 0) + 0.2 * noise
+        return (0.5 * RESIDUAL if WRITES_RESIDUAL.search(name) else 0.2) * noise
+
+    if "trunk.conv" in name or "trunk.blocks" in name and noise.ndim == 4:  # convolutional trunk, before a BatchNorm
+        return noise * 0.2 * noise[0].numel() ** -0.5
+    is_matrix_on_the_right = name in ("visual.proj", "text_projection", "text.text_projection")
+    fan_in = noise.shape[0] if is_matrix_on_the_right else noise[0].numel()
+    gain = 1.2
+    if narrow:
+        gain = 0.35
+    elif HIDDEN_OUT.search(name):
+        gain = 20 if f".{NARROW_BLOCK}." in name else 2
+    if inside_bert and not WRITES_RESIDUAL.search(name):
+        gain /= RESIDUAL  # post-norm: what a layer reads is as small as the residual stream
+    if WRITES_RESIDUAL.search(name):
+        gain *= RESIDUAL
+    return noise * gain * fan_in**-0.5
