@@ -1,1 +1,16 @@
-//! Text: tokenizers, canonical forms, templates.
+//! Text: canonical forms, tokenizers, templates, labels.
+
+pub mod clean;
+pub mod ftfy;
+pub mod html;
+pub mod labels;
+pub mod spec;
+pub mod templates;
+pub mod tokenizer;
+mod words;
+
+pub use clean::Clean;
+pub use labels::Labels;
+pub use spec::{Batch, Frame, Pad, TextSpec};
+pub use templates::TemplateSet;
+pub use tokenizer::Tokenizer;
