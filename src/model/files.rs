@@ -150,6 +150,9 @@ impl ModelFiles {
             #[cfg(not(feature = "builtin"))]
             unreachable!("only the built-in model has no directory");
         };
+        // open_clip itself looks beside the weights even where the configuration names a directory.
+        let lone = !directory.join(&below).is_dir();
+        let below = if lone { String::new() } else { below };
         let at = |name: &str| directory.join(format!("{below}{name}"));
         if at("tokenizer.json").is_file() {
             return Tokenizer::from_json(&at("tokenizer.json"));

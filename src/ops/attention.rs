@@ -280,8 +280,7 @@ impl CustomOp1 for Fused {
         super::with_slice(qkv, |qkv| {
             super::with_slice(&grad.contiguous()?, |grad| {
                 self.backward(thirds(qkv, width), Rows { data: grad, stride: width, offset: 0 }, into);
-                Ok(())
-            })?
+            })
         })??;
         Ok(Some(Tensor::from_vec(out, qkv.shape(), qkv.device())?))
     }

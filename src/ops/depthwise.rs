@@ -5,7 +5,7 @@
 use super::unfold::taps;
 use super::{Window, is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-use rten_simd::ops::NumOps;
+use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 /// Slides `window` over `x` (items, height, width, channels) with `weight` (size · size, channels); returns
@@ -120,7 +120,7 @@ impl CustomOp2 for Fused {
         let (rows, columns) = (geometry.rows(), geometry.columns());
         let mut out = vec![0.0; items * rows * columns * channels];
         // A few rows at a time, so that waking a thread is worth it.
-        let group = (1 << 14_usize).div_ceil(columns * channels + 1);
+        let group = (1_usize << 14).div_ceil(columns * channels + 1);
         for (b, out) in out.chunks_mut((rows * columns * channels).max(1)).enumerate() {
             let image = &x[b * height * width * channels..][..height * width * channels];
             pool::chunks(out, group * columns * channels, |g, out| {

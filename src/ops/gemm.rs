@@ -6,7 +6,7 @@
 //! Instruction sets (AVX-512, AVX2, NEON, portable) are chosen at run time by `rten-simd`.
 
 use super::{Activation, pool};
-use rten_simd::ops::NumOps;
+use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use std::cell::RefCell;
 

@@ -9,7 +9,7 @@ pub fn threads() -> usize {
 }
 
 /// Calls `work(0)`, …, `work(parts - 1)` on the pool's threads; returns when all are done.
-pub fn run(parts: usize, work: impl Fn(usize) + Sync) {
+pub fn run(parts: usize, work: impl Fn(usize) + Sync + Send) {
     if parts <= 1 || threads() == 1 {
         (0..parts).for_each(work);
     } else {
@@ -18,7 +18,7 @@ pub fn run(parts: usize, work: impl Fn(usize) + Sync) {
 }
 
 /// Splits `out` into chunks of `len` numbers and calls `work(index, chunk)` for each on the pool's threads.
-pub fn chunks(out: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn chunks(out: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
     if out.len() <= len || threads() == 1 {
         out.chunks_mut(len).enumerate().for_each(|(i, chunk)| work(i, chunk));
     } else {

@@ -138,7 +138,7 @@ impl Params<'_> {
     /// The parameter of this name, if the checkpoint has it; its shape must fit all the same.
     pub fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let Some((tensor, label)) = self.store.read(&self.full(name))? else { return Ok(None) };
-        if tensor.dims() == shape || tensor.elem_count() == shape.iter().product() && squeezed(tensor.dims()) == squeezed(shape) {
+        if squeezed(tensor.dims()) == squeezed(shape) {
             return Ok(Some(tensor.reshape(shape)?));
         }
         self.store.problem(format!("tensor `{label}` has shape {:?}, the configuration asks for {shape:?}", tensor.dims()));

@@ -95,10 +95,12 @@ fn bert(config: &Config, text: &Section<'_>, directory: &str) -> Result<BertSpec
         Some("bert") => {}
         other => return Err(bert.error("model_type", format!("{other:?} is not supported as a text tower"))),
     }
-    let proj = match text.string("hf_proj_type")? {
-        Some("linear") => Projection::Linear,
-        None => Projection::None,
-        Some(other) => return Err(text.error("hf_proj_type", format!("{other:?} is not supported"))),
+    // Absent, open_clip's CLIPTextCfg means "mlp"; null means none.
+    let named = text.string("hf_proj_type")?;
+    let proj = match named.or(if text.is_null("hf_proj_type") { Some("none") } else { None }).unwrap_or("mlp") {
+        "linear" => Projection::Linear,
+        "none" => Projection::None,
+        other => return Err(text.error("hf_proj_type", format!("{other:?} is not supported"))),
     };
     let pool = match text.string("hf_pooler_type")? {
         None | Some("mean_pooler") => TextPool::Mean,

@@ -30,13 +30,13 @@ impl Family for HfClip {
 
     fn plan(&self, config: &Config, _: &Files) -> Result<Plan> {
         let root = Section::root("config.json", config.hf.as_ref());
-        // Old files repeat a part as `*_config_dict`, which then wins (transformers CLIPConfig).
+        // Old files repeat a part as `*_config_dict`, which then replaces it (transformers CLIPConfig).
         let part = |name: &str| {
-            let (part, dict) = (root.sub(&format!("{name}_config")), root.sub(&format!("{name}_config_dict")));
-            Layered { part, dict }
+            let dict = format!("{name}_dict");
+            root.sub(if root.has(&dict) { &dict } else { name })
         };
         let embed_dim = root.whole_or("projection_dim", 512)?;
-        let (text, vision) = (part("text"), part("vision"));
+        let (text, vision) = (part("text_config"), part("vision_config"));
         let side = vision.whole_or("image_size", 224)?;
         let image = VitSpec {
             blocks: blocks(&vision, [768, 12, 12, 3072])?,
@@ -95,31 +95,15 @@ impl Family for HfClip {
     }
 }
 
-/// A part of the configuration and the older form that overrides it.
-struct Layered<'a> {
-    part: Section<'a>,
-    dict: Section<'a>,
-}
-
-impl<'a> Layered<'a> {
-    fn with(&self, key: &str) -> &Section<'a> {
-        if self.dict.has(key) { &self.dict } else { &self.part }
-    }
-
-    fn whole_or(&self, key: &str, default: usize) -> Result<usize> {
-        self.with(key).whole_or(key, default)
-    }
-}
-
 /// The blocks of a tower whose transformers defaults are width, layers, heads, MLP.
-fn blocks(config: &Layered<'_>, [width, layers, heads, mlp]: [usize; 4]) -> Result<BlocksSpec> {
+fn blocks(config: &Section<'_>, [width, layers, heads, mlp]: [usize; 4]) -> Result<BlocksSpec> {
     Ok(BlocksSpec {
         width: config.whole_or("hidden_size", width)?,
         layers: config.whole_or("num_hidden_layers", layers)?,
         heads: config.whole_or("num_attention_heads", heads)?,
         mlp: config.whole_or("intermediate_size", mlp)?,
-        act: parts::hidden_act(config.with("hidden_act"), Activation::QuickGelu)?,
-        eps: config.with("layer_norm_eps").number_or("layer_norm_eps", 1e-5)?,
+        act: parts::hidden_act(config, Activation::QuickGelu)?,
+        eps: config.number_or("layer_norm_eps", 1e-5)?,
         norm: NormPlace::Before,
         layer_scale: false,
     })

@@ -27,6 +27,11 @@ impl<'a> Section<'a> {
         self.raw(key).is_some()
     }
 
+    /// Whether the key is there and null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.value.and_then(|value| value.get(key)).is_some_and(Value::is_null)
+    }
+
     /// The value under a key, unless it is null.
     pub fn raw(&self, key: &str) -> Option<&'a Value> {
         self.value?.get(key).filter(|value| !value.is_null())
