@@ -1,7 +1,7 @@
 //! PNG, BMP, TIFF, ICO and TGA through the `image` crate, brought to Pillow's modes and rules.
 
 use super::sniff::Format;
-use super::{DecodeOptions, Mode, Raster, check_size, corrupt, exif, truncated, unsupported};
+use super::{Cutout, DecodeOptions, Mode, Raster, check_size, corrupt, exif, truncated, unsupported};
 use crate::error::{ItemError, ItemKind};
 use image::codecs::{bmp, ico, png, tga, tiff};
 use image::error::{ImageError, LimitErrorKind};
@@ -106,6 +106,14 @@ impl Decoded {
         Ok(Self { width: width as usize, height: height as usize, color, data })
     }
 
+    /// The last channel, where there is one for opacity.
+    fn opacity(&self) -> Option<Vec<u8>> {
+        let channels = usize::from(self.color.channel_count());
+        let bytes = usize::from(self.color.bytes_per_pixel());
+        (channels % 2 == 0 && channels == bytes)
+            .then(|| self.data.chunks_exact(channels).map(|p| p[channels - 1]).collect())
+    }
+
     /// In the mode that the samples suggest.
     pub(crate) fn raster(self) -> Result<Raster, ItemError> {
         let mode = match self.color {
@@ -168,23 +176,36 @@ fn png_raster(bytes: &[u8], decoded: Decoded) -> Result<Raster, ItemError> {
         (8, 4) => Mode::La,
         _ => Mode::Rgba,
     };
-    let background = if mode == Mode::P { png_color_0(bytes) } else { [0; 3] };
-    Ok(Raster { background, ..decoded.with_mode(mode) })
+    let background = match png_chunk(bytes, b"PLTE") {
+        Some([r, g, b, ..]) if mode == Mode::P => [*r, *g, *b],
+        _ => [0; 3],
+    };
+    let cutout = match (mode, png_chunk(bytes, b"tRNS")) {
+        (Mode::P, Some(_)) => decoded.opacity().map_or(Cutout::None, Cutout::Pixels),
+        (Mode::One, Some([high, low, ..])) => Cutout::Color([if high | low != 0 { 255 } else { 0 }; 3]),
+        // Pillow compares the value as the chunk states it, even where it has scaled or cut the pixels.
+        (Mode::L | Mode::I16, Some([_, grey, ..])) => Cutout::Color([*grey; 3]),
+        (Mode::Rgb, Some([_, r, _, g, _, b, ..])) => Cutout::Color([*r, *g, *b]),
+        _ => Cutout::None,
+    };
+    Ok(Raster { background, cutout, ..decoded.with_mode(mode) })
 }
 
-/// The first colour of the palette.
-fn png_color_0(bytes: &[u8]) -> [u8; 3] {
-    let mut rest = bytes.get(8..).unwrap_or_default();
-    while let [a, b, c, d, name @ ..] = rest
-        && name.len() >= 7
-    {
-        if name.starts_with(b"PLTE") {
-            return [name[4], name[5], name[6]];
+/// The content of the first chunk of this name before the pixels.
+fn png_chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+    let mut rest = bytes.get(8..)?;
+    loop {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_first_chunk::<4>()?;
+        let len = u32::from_be_bytes(*len) as usize;
+        if name == wanted {
+            return after.get(..len);
         }
-        let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        rest = rest.get(len.saturating_add(12)..).unwrap_or_default();
+        if name == b"IDAT" {
+            return None;
+        }
+        rest = after.get(len.checked_add(4)?..)?;
     }
-    [0; 3]
 }
 
 /// Pillow's mode of a BMP: a palette of greys in order is none.
