@@ -1,9 +1,9 @@
-//! PNG, BMP, TIFF, ICO and TGA through the `image` crate, brought to Pillow's modes and rules.
+//! PNG, BMP, TIFF and TGA through the `image` crate, brought to Pillow's modes and rules.
 
 use super::sniff::Format;
-use super::{Cutout, DecodeOptions, Mode, Raster, check_size, corrupt, exif, truncated, unsupported};
+use super::{Cutout, DecodeOptions, Mode, Raster, check_size, corrupt, decode_ico, exif, truncated, unsupported};
 use crate::error::{ItemError, ItemKind};
-use image::codecs::{bmp, ico, png, tga, tiff};
+use image::codecs::{bmp, png, tga, tiff};
 use image::error::{ImageError, LimitErrorKind};
 use image::{ColorType, ExtendedColorType, ImageDecoder, Limits};
 use std::io::Cursor;
@@ -30,14 +30,16 @@ pub(crate) fn decode(bytes: &[u8], format: Format, options: &DecodeOptions) -> R
             let raster = if bilevel { decoded.with_mode(Mode::One) } else { decoded.raster()? };
             Ok(exif::turn(raster, orientation))
         }
-        Format::Ico => Decoded::read(ico::IcoDecoder::new(cursor).map_err(open)?, options)?.raster(),
+        Format::Ico => decode_ico::decode(bytes, options),
         Format::Tga => {
             // Most files that look like TGA by their header but do not decode are something else altogether.
             let not_tga = |_| unsupported(format!("not an image in a format we know ({})", super::FORMATS));
             let decoder = tga::TgaDecoder::new(cursor).map_err(|e| not_tga(item_error(&e)))?;
             let palette = matches!(bytes.get(2), Some(1 | 9));
             match Decoded::read(decoder, options) {
-                Ok(decoded) if palette => Ok(decoded.with_mode(Mode::P)),
+                Ok(decoded) if palette => {
+                    Ok(Raster { background: tga_color_0(bytes).unwrap_or_default(), ..decoded.with_mode(Mode::P) })
+                }
                 Ok(decoded) => decoded.raster(),
                 Err(error) if error.kind == ItemKind::TooLarge => Err(error),
                 Err(error) => Err(not_tga(error)),
@@ -206,6 +208,14 @@ fn png_chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
         }
         rest = after.get(len.checked_add(4)?..)?;
     }
+}
+
+/// The first colour of the palette.
+fn tga_color_0(bytes: &[u8]) -> Option<[u8; 3]> {
+    let header = bytes.get(..18)?;
+    let first_is_0 = header[3] == 0 && header[4] == 0 && matches!(header[7], 24 | 32);
+    let color = bytes.get(18 + usize::from(header[0])..)?.get(..3)?;
+    first_is_0.then_some([color[2], color[1], color[0]])
 }
 
 /// Pillow's mode of a BMP: a palette of greys in order is none.

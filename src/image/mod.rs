@@ -8,6 +8,7 @@
 
 mod convert;
 mod decode_gif;
+mod decode_ico;
 #[cfg(feature = "libjpeg")]
 mod decode_jpeg;
 #[cfg(not(feature = "libjpeg"))]
