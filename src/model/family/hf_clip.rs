@@ -88,6 +88,7 @@ impl Family for HfClip {
                 clean: Clean::AsIs,
                 fixed: false,
                 pad_id: None,
+                pad_token: config.pad_token(),
                 strip_sep: false,
                 tokenizer: TokenizerFiles::Beside,
             },
