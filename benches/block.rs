@@ -92,9 +92,14 @@ fn main() {
         println!("block, 32 items, forward and backward, {name}: {:.2} ms", median(step));
     }
     println!("peak memory beyond the weights and input of the forward: {:.0} MB", peak() - before);
-    for (m, k, n) in
-        [(1600, WIDTH, MLP), (1600, MLP, WIDTH), (1600, WIDTH, WIDTH), (50, WIDTH, MLP), (50, MLP, WIDTH), (8, 512, 2048)]
-    {
+    for (m, k, n) in [
+        (1600, WIDTH, MLP),
+        (1600, MLP, WIDTH),
+        (1600, WIDTH, WIDTH),
+        (50, WIDTH, MLP),
+        (50, MLP, WIDTH),
+        (8, 512, 2048),
+    ] {
         let (a, w) = (draw(&[m, k], 1.0), draw(&[n, k], 1.0));
         let (a_numbers, w_numbers): (Vec<f32>, Vec<f32>) =
             (a.flatten_all().unwrap().to_vec1().unwrap(), w.flatten_all().unwrap().to_vec1().unwrap());

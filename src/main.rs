@@ -1,1 +1,3 @@
-fn main(){ println!("{:?}", candle_core::utils::with_avx()); }
+fn main() {
+    println!("{:?}", candle_core::utils::with_avx());
+}

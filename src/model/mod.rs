@@ -200,9 +200,7 @@ impl Clip {
         self.tokenizer.get(|| {
             let tokenizer = self.files.tokenizer(&self.text_plan.tokenizer)?;
             let mut spec = tokenizer.spec(self.spec.text.context());
-            // Named by the tower's configuration, by the tokenizer's, or else the tokenizer's own.
-            let named = self.text_plan.pad_token.as_deref().and_then(|token| tokenizer.id(token));
-            let pad = self.text_plan.pad_id.or(named).unwrap_or(match spec.pad {
+            let pad = self.text_plan.pad_id.unwrap_or(match spec.pad {
                 Pad::Fixed { id } | Pad::Longest { id } => id,
             });
             spec.pad = if self.text_plan.fixed { Pad::Fixed { id: pad } } else { Pad::Longest { id: pad } };
@@ -273,7 +271,10 @@ fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
     match &mut spec.image {
         ImageSpec::Vit(vit) => {
             if side == 0 || side % vit.patch != 0 {
-                return Err(Error::usage(format!("--image-size {side} is no multiple of the patch size {}", vit.patch)));
+                return Err(Error::usage(format!(
+                    "--image-size {side} is no multiple of the patch size {}",
+                    vit.patch
+                )));
             }
             vit.input_size = [side; 2];
         }

@@ -44,7 +44,12 @@ impl Case {
 
     /// The names of the inputs that have a gradient.
     fn inputs(&self) -> Vec<String> {
-        self.tensors.keys().filter_map(|key| key.strip_prefix('d')).filter(|key| *key != "y").map(str::to_owned).collect()
+        self.tensors
+            .keys()
+            .filter_map(|key| key.strip_prefix('d'))
+            .filter(|key| *key != "y")
+            .map(str::to_owned)
+            .collect()
     }
 
     fn vars(&self, dtype: DType) -> BTreeMap<String, Var> {
@@ -87,8 +92,7 @@ impl Case {
                 let (channels, _, size, _) = x["w"].dims4().unwrap();
                 let weight = x["w"].reshape((channels, size * size)).unwrap().t().unwrap().contiguous().unwrap();
                 let padding: Vec<usize> = serde_json::from_value(self.settings["pad_top_bottom"].clone()).unwrap();
-                let window =
-                    Window { size, stride: self.number("stride"), before: padding[0], after: padding[1] };
+                let window = Window { size, stride: self.number("stride"), before: padding[0], after: padding[1] };
                 let image = x["x"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
                 let y = ops::depthwise(&image, &weight, window).unwrap();
                 y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()

@@ -56,7 +56,6 @@ impl Family for CustomText {
             // Padding is masked, so it need not be there.
             fixed: false,
             pad_id: Some(bert.pad_id),
-            pad_token: None,
             strip_sep: kwargs.flag_or("strip_sep_token", false)?,
             tokenizer: TokenizerFiles::Below(text.string("hf_tokenizer_name")?.map_or(directory, str::to_owned)),
         };

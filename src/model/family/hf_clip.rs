@@ -88,7 +88,6 @@ impl Family for HfClip {
                 clean: Clean::AsIs,
                 fixed: false,
                 pad_id: None,
-                pad_token: config.pad_token(),
                 strip_sep: false,
                 tokenizer: TokenizerFiles::Beside,
             },

@@ -90,7 +90,6 @@ impl Family for HfSiglip {
                 clean: if gemma { Clean::LowerOnly } else { Clean::Siglip },
                 fixed: true,
                 pad_id: pad_id.or(Some(if gemma { 0 } else { 1 })),
-                pad_token: config.pad_token(),
                 strip_sep: false,
                 tokenizer: TokenizerFiles::Beside,
             },

@@ -62,8 +62,6 @@ pub struct TextPlan {
     pub fixed: bool,
     /// The padding token's id, if the tower's configuration names one.
     pub pad_id: Option<u32>,
-    /// The padding token, if `tokenizer_config.json` names one.
-    pub pad_token: Option<String>,
     /// Whether the token that ends a text is blanked (open_clip's `strip_sep_token`).
     pub strip_sep: bool,
     /// Where the tokenizer's files are.
@@ -94,14 +92,6 @@ pub struct Config {
     pub text: Option<serde_json::Value>,
     /// `tokenizer_config.json`.
     pub tokenizer: Option<serde_json::Value>,
-}
-
-impl Config {
-    /// The padding token that `tokenizer_config.json` names: a string, or an object with its content.
-    fn pad_token(&self) -> Option<String> {
-        let token = self.tokenizer.as_ref()?.get("pad_token")?;
-        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-    }
 }
 
 /// Finds the family of a checkpoint.

@@ -64,7 +64,7 @@ impl Family for OpenClip {
             proj: Projection::Linear,
         };
         let custom = files.contains("text.token_embedding.weight");
-        let (text, text_plan) = text_tower(&model, quick, config.pad_token())?;
+        let (text, text_plan) = text_tower(&model, quick)?;
         let layout = image_layout();
         let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
         let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };
@@ -87,11 +87,7 @@ const CUSTOM_BLOCKS: &[&str] =
     &["block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"];
 
 /// open_clip's own text transformer (`CLIPTextCfg`).
-pub(super) fn text_tower(
-    model: &Section<'_>,
-    quick: bool,
-    pad_token: Option<String>,
-) -> Result<(TransformerSpec, TextPlan)> {
+pub(super) fn text_tower(model: &Section<'_>, quick: bool) -> Result<(TransformerSpec, TextPlan)> {
     let text = model.sub("text_cfg");
     parts::refuse(&text, &["embed_cls", "final_ln_after_pool"])?;
     parts::refuse(&text, CUSTOM_BLOCKS)?;
@@ -133,7 +129,6 @@ pub(super) fn text_tower(
         // A causal tower pooled at the end of the text cannot see padding; any other can.
         fixed: !causal || spec.pool == TextPool::Last,
         pad_id: None,
-        pad_token,
         strip_sep: kwargs.flag_or("strip_sep_token", false)?,
         tokenizer: if named { TokenizerFiles::Beside } else { TokenizerFiles::BesideOrClip },
     };

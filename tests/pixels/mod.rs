@@ -1,6 +1,6 @@
 //! The pixels of Pillow and the tensors of transformers and open_clip, to the byte; and no panics on any input.
 //!
-//! The expectations are made by `tests/golden/images.py`.
+//! The expectations are made by `tests/golden/pixels.py`.
 
 use clip_cli::image::{
     CropRounding, Cutout, DecodeOptions, Filter, JPEG_EXACT, Mode, Preprocess, Raster, Resize, RgbWhen, Samples,
@@ -90,7 +90,7 @@ fn what_pillow_refuses_is_refused() {
     }
 }
 
-/// Bytes that wander up and down, as in `tests/golden/images.py`.
+/// Bytes that wander up and down, as in `tests/golden/pixels.py`.
 fn noise(count: usize, seed: u64) -> Vec<u8> {
     let (mut state, mut value) = (seed * 2 + 1, 128_i64);
     let step = |_| {
