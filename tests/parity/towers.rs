@@ -1,7 +1,6 @@
 //! Files to pixels to embeddings, texts to ids to embeddings, embeddings to scores.
 
 use super::{Golden, checkpoints, largest_difference, unit};
-use clip_cli::image::{DecodeOptions, decode};
 use clip_cli::model::spec::Objective;
 use clip_cli::model::{Clip, LoadOptions};
 
@@ -15,20 +14,11 @@ fn bound(golden: &Golden) -> f32 {
     if golden.name().contains("effnet") { EFFICIENTNET } else { TIGHT }
 }
 
-pub(super) fn pixels(golden: &Golden, clip: &Clip) -> Vec<f32> {
-    let mut pixels = Vec::new();
-    for path in &golden.images {
-        let raster = decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
-        pixels.extend(clip.preprocess().run(&raster).unwrap());
-    }
-    pixels
-}
-
 #[test]
 fn pixels_are_those_of_the_reference() {
     for golden in checkpoints() {
         let clip = golden.clip();
-        let (ours, theirs) = (pixels(&golden, &clip), golden.numbers("pixels"));
+        let (ours, theirs) = (golden.our_pixels(&clip), golden.numbers("pixels"));
         assert_eq!(ours.len(), theirs.len(), "{}", golden.name());
         let each = theirs.len() / golden.images.len();
         for (i, path) in golden.images.iter().enumerate() {
@@ -61,7 +51,7 @@ fn image_embeddings_are_those_of_the_reference() {
 fn files_become_the_embeddings_of_the_reference() {
     for golden in checkpoints() {
         let clip = golden.clip();
-        let ours = unit(clip.embed_pixels(pixels(&golden, &clip)).unwrap(), clip.spec.embed_dim);
+        let ours = unit(clip.embed_pixels(golden.our_pixels(&clip)).unwrap(), clip.spec.embed_dim);
         let difference = largest_difference(&ours, &golden.numbers("image_embeds"));
         assert!(difference <= PROMISE.min(bound(&golden)), "{}: {difference}", golden.name());
     }
