@@ -2,6 +2,7 @@
 #[cfg(feature = "builtin")]
 pub mod builtin;
 pub mod card;
+pub mod cross_check;
 pub mod error;
 pub mod hub;
 pub mod image;
