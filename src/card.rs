@@ -55,8 +55,9 @@ pub struct Card {
     /// What its users must know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The repository on the Hub, as `org/name`.
-    pub repository: Fact<String>,
+    /// The repository on the Hub, as `org/name`; the built-in model has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Fact<String>>,
     /// The branch, tag or commit in it.
     #[serde(default = "main_branch")]
     pub revision: String,
@@ -126,7 +127,6 @@ impl Card {
     /// How many of the facts and scores were compared with their sources, and how many there are.
     pub fn checked(&self) -> (usize, usize) {
         let facts = [
-            self.repository.checked,
             self.family.checked,
             self.layout.checked,
             self.activation.checked,
@@ -135,15 +135,17 @@ impl Card {
             self.preprocessing.checked,
             self.license.checked,
         ];
-        let all = facts.into_iter().chain(self.accuracy.iter().map(|score| score.checked));
+        let repository = self.repository.iter().map(|repository| repository.checked);
+        let all = facts.into_iter().chain(repository).chain(self.accuracy.iter().map(|score| score.checked));
         all.fold((0, 0), |(checked, count), fact| (checked + usize::from(fact), count + 1))
     }
 
     /// Whether one of the words that people would look for contains `filter`, in whatever case.
     pub fn matches(&self, filter: &str) -> bool {
         let filter = filter.to_lowercase();
-        let words = [&self.alias, &self.title, &self.repository.value, &self.family.value, &self.license.value];
-        words.into_iter().chain(&self.also).any(|word| word.to_lowercase().contains(&filter))
+        let words = [&self.alias, &self.title, &self.family.value, &self.license.value];
+        let repository = self.repository.iter().map(|repository| &repository.value);
+        words.into_iter().chain(repository).chain(&self.also).any(|word| word.to_lowercase().contains(&filter))
     }
 }
 
@@ -165,7 +167,8 @@ pub fn find(alias: &str) -> Option<&'static Card> {
 /// The card of the checkpoint that this repository holds.
 pub fn of_repository(repository: &str) -> Option<&'static Card> {
     let same = |name: &str| name.eq_ignore_ascii_case(repository);
-    all().iter().find(|card| same(&card.repository.value) || card.also.iter().any(|also| same(also)))
+    let own = |card: &Card| card.repository.as_ref().is_some_and(|own| same(&own.value));
+    all().iter().find(|card| own(card) || card.also.iter().any(|also| same(also)))
 }
 
 /// The alias that a typing error could have turned into this word.
@@ -201,9 +204,12 @@ mod tests {
             assert_eq!(card.alias, *alias);
             assert!(FAMILIES.iter().any(|family| family.name() == card.family.value), "{alias}: no such family");
             assert!(!card.title.is_empty() && !card.accuracy.is_empty(), "{alias}");
-            let (org, name) = card.repository.value.split_once('/').unwrap_or_default();
-            assert!(!org.is_empty() && !name.is_empty() && !name.contains('/'), "{alias}: repository");
-            let sources = [&card.repository.source, &card.activation.source, &card.license.source];
+            if let Some(repository) = &card.repository {
+                let (org, name) = repository.value.split_once('/').unwrap_or_default();
+                assert!(!org.is_empty() && !name.is_empty() && !name.contains('/'), "{alias}: repository");
+                assert!(!repository.source.is_empty(), "{alias}: repository");
+            }
+            let sources = [&card.family.source, &card.layout.source, &card.activation.source, &card.license.source];
             assert!(sources.into_iter().all(|source| !source.is_empty()), "{alias}: a fact without a source");
             assert!(card.accuracy.iter().all(|score| (0.0..=1.0).contains(&score.value)), "{alias}: accuracy");
             assert!(card.image_size.value >= 32 && card.context.value >= 8, "{alias}");
@@ -214,7 +220,7 @@ mod tests {
     fn repositories_belong_to_one_card() {
         let mut seen = BTreeSet::new();
         for card in all() {
-            for name in card.also.iter().chain([&card.repository.value]) {
+            for name in card.also.iter().chain(card.repository.iter().map(|own| &own.value)) {
                 assert!(seen.insert(name.to_lowercase()), "{name} is on two cards");
             }
         }

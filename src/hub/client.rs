@@ -232,6 +232,19 @@ impl<'a> Download<'a> {
     }
 }
 
+/// Asks the Hub for one small answer; returns its address.
+pub(super) fn reach() -> Result<String, Error> {
+    let remote = Remote { repository: "openai/clip-vit-base-patch32".to_owned(), revision: "main".to_owned(), card: None };
+    let asked = HFClientBuilder::new().retry_max_attempts(1).build_sync().and_then(|client| {
+        let (org, name) = remote.repository.split_once('/').unwrap_or_default();
+        client.model(org, name).info().send()
+    });
+    match asked.map_err(|e| remote.explain(e)) {
+        Ok(_) => Ok(std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())),
+        Err(Failure::Away(error) | Failure::Other(error)) => Err(error),
+    }
+}
+
 const NETWORK: &str = "check the network and HF_ENDPOINT; models in the cache work without (--offline)";
 
 impl Remote {

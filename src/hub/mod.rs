@@ -92,6 +92,21 @@ pub fn resolve_with(reference: &str, options: &Options) -> Result<Found> {
     Remote::parse(reference)?.resolve(options)
 }
 
+/// Where a reference's files are from, if the cache holds them. Never uses the network.
+pub fn cached(reference: &str) -> Option<Origin> {
+    let remote = Remote::parse(reference).ok()?;
+    let cache = Cache::new(&cache_directory(), &remote.repository);
+    let sha = cache.commit(&remote.revision)?;
+    let held = Holding::of(&cache, &sha) != Holding::Part;
+    held.then_some(Origin { repository: remote.repository, revision: remote.revision, sha })
+}
+
+/// Asks the Hub for one small answer; returns its address, or why it cannot be reached.
+#[cfg(feature = "hub")]
+pub fn reach() -> Result<String> {
+    client::reach()
+}
+
 /// Whether a reference can only be meant as a path.
 pub fn looks_like_path(reference: &str) -> bool {
     Path::new(reference).is_absolute()
@@ -113,9 +128,11 @@ impl Remote {
         {
             return Err(Error::usage(format!("{revision:?} is no branch, tag or commit")).at(reference));
         }
-        if let Some(card) = card::find(name) {
+        if let Some(card) = card::find(name)
+            && let Some(repository) = &card.repository
+        {
             let revision = revision.unwrap_or(&card.revision).to_owned();
-            return Ok(Self { repository: card.repository.value.clone(), revision, card: Some(card) });
+            return Ok(Self { repository: repository.value.clone(), revision, card: Some(card) });
         }
         if !name.contains('/') {
             return Err(unknown(name));
@@ -179,10 +196,12 @@ impl Remote {
     #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads ask"))]
     fn elsewhere(&self) -> Option<String> {
         let card = self.card?;
-        if card.repository.value == self.repository {
-            return card.note.clone();
+        match &card.repository {
+            Some(other) if other.value != self.repository => {
+                Some(format!("the same weights: --model {} ({})", card.alias, other.value))
+            }
+            _ => card.note.clone(),
         }
-        Some(format!("the same weights: --model {} ({})", card.alias, card.repository.value))
     }
 }
 
