@@ -1,0 +1,5 @@
+//! All integration tests in one binary, because each binary links candle.
+
+mod parity;
+mod pixels;
+mod text;

@@ -1,0 +1,8 @@
+//! The same numbers as the Python references, on the tiny checkpoints of `tests/golden`.
+
+mod can_fail;
+mod golden;
+mod ops;
+mod towers;
+
+use golden::{Golden, checkpoints, golden_directory, largest_difference, unit};
