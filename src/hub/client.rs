@@ -234,7 +234,8 @@ impl<'a> Download<'a> {
 
 /// Asks the Hub for one small answer; returns its address.
 pub(super) fn reach() -> Result<String, Error> {
-    let remote = Remote { repository: "openai/clip-vit-base-patch32".to_owned(), revision: "main".to_owned(), card: None };
+    let remote =
+        Remote { repository: "openai/clip-vit-base-patch32".to_owned(), revision: "main".to_owned(), card: None };
     let asked = HFClientBuilder::new().retry_max_attempts(1).build_sync().and_then(|client| {
         let (org, name) = remote.repository.split_once('/').unwrap_or_default();
         client.model(org, name).info().send()

@@ -56,7 +56,7 @@ pub struct Found {
 }
 
 /// Where on the Hub files come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Origin {
     /// The repository, as `org/name`.
     pub repository: String,
