@@ -1,9 +1,11 @@
 //! What every command shares: the device, the threads, opening models, messages for people, progress, interruption.
 //!
-//! Architecture invariant: this is the one place that reads the environment.
+//! Architecture invariant: this is the one place that reads the environment, but for the variables that say where the
+//! Hub and its cache are, which [`hub`] reads as Python's tools do.
 
 mod args;
 mod device;
+mod download;
 mod interrupt;
 mod progress;
 mod threads;
@@ -14,12 +16,12 @@ pub use interrupt::Interrupt;
 pub use progress::Progress;
 pub(crate) use threads::WORKER;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::hub;
 use crate::model::{Clip, LoadOptions, ModelFiles};
 use candle_core::{DType, Device};
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 /// What every command shares.
 #[derive(Debug)]
@@ -84,15 +86,13 @@ impl App {
     /// The files of a model: built-in, on disk, or known by an alias or a name on the Hub.
     pub fn find_model(&self, reference: Option<&str>) -> Result<ModelFiles> {
         let Some(reference) = reference.filter(|&reference| reference != "builtin") else { return builtin() };
-        let path = Path::new(reference);
-        let looks_like_path = path.is_absolute()
-            || reference.starts_with('.')
-            || reference.ends_with(".safetensors")
-            || reference.ends_with(std::path::is_separator);
-        if looks_like_path || path.exists() {
-            return ModelFiles::open(path);
+        let watch = Some(self.watch_download());
+        let found = hub::resolve_with(reference, &hub::Options { offline: self.offline, refresh: false, watch })?;
+        found.notes.iter().for_each(|note| self.warn(note));
+        if let Some(origin) = &found.origin {
+            self.detail(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
         }
-        resolve(reference, self.offline)
+        Ok(found.files)
     }
 
     /// Says something that a reader should know, unless they asked for quiet.
@@ -136,11 +136,6 @@ fn builtin() -> Result<ModelFiles> {
 
 #[cfg(not(feature = "builtin"))]
 fn builtin() -> Result<ModelFiles> {
-    Err(Error::usage("this program was built without its built-in model")
+    Err(crate::error::Error::usage("this program was built without its built-in model")
         .hint("name a model with --model, or build with the cargo feature `builtin`"))
-}
-
-/// The files of a model that is known by an alias or a name on the Hub.
-fn resolve(reference: &str, _offline: bool) -> Result<ModelFiles> {
-    Err(Error::run("no such model file or directory").at(reference))
 }

@@ -4,7 +4,11 @@
 //! module and [`App`]'s messages prints.
 
 mod args;
+mod completions;
+mod doctor;
 mod embed;
+mod models;
+mod show;
 
 pub use args::{ImageArgs, ReadArgs};
 
@@ -15,7 +19,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// All commands, in the order of the help text.
-pub static COMMANDS: &[Entry] = &[Entry::of::<embed::Embed>()];
+pub static COMMANDS: &[Entry] = &[
+    Entry::of::<embed::Embed>(),
+    Entry::of::<models::Models>(),
+    Entry::of::<doctor::Doctor>(),
+    Entry::of::<completions::Completions>(),
+];
 
 /// A command: its arguments, and what it does with them.
 pub trait Command: Args {

@@ -33,6 +33,27 @@ pub const WEIGHT_NAMES: &[(&str, bool)] = &[
     ("open_clip_pytorch_model.safetensors", true),
 ];
 
+/// Which weights of a checkpoint are read, given which files it has, and whether they are in open_clip's layout.
+///
+/// `transformers` says whether its `config.json` is one of transformers': repositories that timm hosts have a
+/// `config.json` and a `model.safetensors` of their own, which hold the image tower alone.
+pub fn choose_weights(has: impl Fn(&str) -> bool, transformers: bool) -> Option<(&'static str, bool)> {
+    let configured = has("open_clip_config.json");
+    let found = |open_clip: bool| WEIGHT_NAMES.iter().find(|(name, layout)| *layout == open_clip && has(name));
+    let (name, layout) = match (transformers, configured) {
+        (true, true) => found(false).or_else(|| found(true))?,
+        (true, false) => found(false)?,
+        (false, true) => found(true).or_else(|| found(false))?,
+        (false, false) => return None,
+    };
+    Some((name, *layout || !transformers))
+}
+
+/// Whether a `config.json` is one of transformers', which name the kind of model.
+pub fn is_transformers(config: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(config).is_ok_and(|config| config.get("model_type").is_some())
+}
+
 impl ModelFiles {
     /// The small model that is part of the binary.
     #[cfg(feature = "builtin")]
@@ -63,16 +84,13 @@ impl ModelFiles {
             ));
         }
         let both = |name: &str| directory.join(name).is_file();
-        for &(weights, open_clip) in WEIGHT_NAMES {
-            let configured = if open_clip { both("open_clip_config.json") } else { both("config.json") };
-            let lone = !both("config.json") && both("open_clip_config.json");
-            if both(weights) && (configured || lone) {
-                let weights = directory.join(weights);
-                return Ok(Self {
-                    name,
-                    place: Place::Directory { directory: directory.to_owned(), weights, open_clip: open_clip || lone },
-                });
-            }
+        let transformers = match (both("config.json"), both("open_clip_config.json")) {
+            (true, true) => std::fs::read(directory.join("config.json")).is_ok_and(|config| is_transformers(&config)),
+            (config, _) => config,
+        };
+        if let Some((weights, open_clip)) = choose_weights(both, transformers) {
+            let weights = directory.join(weights);
+            return Ok(Self { name, place: Place::Directory { directory: directory.to_owned(), weights, open_clip } });
         }
         let names = WEIGHT_NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let found: Vec<&str> = WEIGHT_NAMES.iter().map(|(name, _)| *name).filter(|name| both(name)).collect();
@@ -223,4 +241,30 @@ impl ModelFiles {
 fn is_below(directory: &str) -> bool {
     let mut parts = Path::new(directory).components();
     !directory.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_follow_the_configuration() {
+        let choose = |files: &[&str], transformers| choose_weights(|name| files.contains(&name), transformers);
+        let laion = ["config.json", "model.safetensors", "open_clip_config.json", "open_clip_model.safetensors"];
+        assert_eq!(choose(&laion, true), Some(("model.safetensors", false)));
+        // timm's config.json describes model.safetensors, an image tower without text.
+        assert_eq!(choose(&laion, false), Some(("open_clip_model.safetensors", true)));
+        assert_eq!(choose(&["open_clip_config.json", "model.safetensors"], false), Some(("model.safetensors", true)));
+        assert_eq!(choose(&["config.json", "open_clip_model.safetensors"], true), None);
+        assert_eq!(choose(&["model.safetensors"], false), None);
+        let shards = ["config.json", "model.safetensors.index.json"];
+        assert_eq!(choose(&shards, true), Some(("model.safetensors.index.json", false)));
+    }
+
+    #[test]
+    fn configurations_of_timm_are_told_apart() {
+        assert!(is_transformers(br#"{"model_type": "clip"}"#));
+        assert!(!is_transformers(br#"{"architecture": "vit_base_patch32_clip_224"}"#));
+        assert!(!is_transformers(b"{"));
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::near;
 
 /// The template sets in the binary: name, explanation and text.
 pub static BUILTIN: [(&str, &str, &str); 3] = [
@@ -76,7 +77,7 @@ impl TemplateSet {
         let templates = match &self.content {
             Content::Templates(templates) => templates,
             Content::Prompts(prompts) => prompts.get(class).ok_or_else(|| {
-                let hint = match closest(class, prompts.keys().map(String::as_str)) {
+                let hint = match near::closest(class, prompts.keys().map(String::as_str)) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("the file has prompts for {} classes", prompts.len()),
                 };
@@ -187,32 +188,11 @@ fn fill(template: &str, class: &str) -> String {
 fn unknown(name: &str) -> Error {
     let names = BUILTIN.map(|(name, ..)| name);
     let known = format!("known: {}; or a file, or a template with {{}} in it", names.join(", "));
-    let hint = match closest(name, names.into_iter()) {
+    let hint = match near::closest(name, names.into_iter()) {
         Some(near) => format!("did you mean {near}? {known}"),
         None => known,
     };
     Error::usage(format!("no template set and no file of this name: {name}")).hint(hint)
-}
-
-/// The candidate that a typing error could have turned into this word.
-fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = word.chars().count() / 3;
-    candidates.map(|name| (distance(word, name), name)).filter(|(d, _)| (1..=limit).contains(d)).min().map(|(_, n)| n)
-}
-
-/// How many letters must be inserted, removed or replaced.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.chars().count()]
 }
 
 #[cfg(test)]

@@ -36,6 +36,15 @@ impl Store {
         &self.files
     }
 
+    /// How many numbers belong to parameters below `prefix.`.
+    pub fn parameters(&self, prefix: &str) -> usize {
+        let below = |ours: &str| ours.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        let ours = self.files.names().filter(|name| self.layout.ours(name).is_some_and(|ours| below(&ours)));
+        // The scales of int8 rows are part of how a parameter is stored.
+        let ours = ours.filter(|name| !name.strip_suffix(".scale").is_some_and(|of| self.files.contains(of)));
+        ours.filter_map(|name| self.files.shape(name)).map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
     /// The kind of numbers that the towers compute with.
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -1,0 +1,385 @@
+//! `models`: what is known about checkpoints, and fetching them.
+
+use super::show::{self, Shape, human};
+use super::{Command, Status};
+use crate::app::App;
+use crate::card::{self, Card};
+use crate::error::{Error, Result};
+use crate::hub::{self, Origin};
+use crate::image::{Filter, Preprocess, Resize};
+use crate::model::family::FAMILIES;
+use crate::model::spec::{ImageSpec, Objective, TextTowerSpec};
+use crate::model::{Clip, LoadOptions, ModelFiles};
+use crate::ops::Activation;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::path::Path;
+
+/// Known models: list them, look at one, fetch one
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Any repository on the Hugging Face Hub works as org/name[@revision], not only those that are listed.
+
+Examples:
+  clip-cli models list siglip
+  clip-cli models info openai-b32
+  clip-cli models info path/to/checkpoint
+  clip-cli models pull laion/CLIP-ViT-B-32-laion2B-s34B-b79K")]
+pub(super) struct Models {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// List the models that have a name, or the families that can be read
+    List(List),
+    /// Say what is known about a model: its card, and what its files say if they are on this machine
+    Info(Info),
+    /// Fetch a model into the cache, or bring a branch up to date, and print its directory
+    Pull(Pull),
+}
+
+#[derive(Args, Debug)]
+struct List {
+    /// Only models whose name, title, family, repository or licence contains this
+    filter: Option<String>,
+
+    /// List the families of checkpoints that can be read, not the models
+    #[arg(long, conflicts_with = "filter")]
+    families: bool,
+
+    /// table or jsonl [default: a table on a terminal, else jsonl]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    format: Shape,
+}
+
+#[derive(Args, Debug)]
+struct Info {
+    /// An alias, org/name, a directory, a .safetensors file, or builtin
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// table or jsonl [default: a table on a terminal, else jsonl]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    format: Shape,
+}
+
+#[derive(Args, Debug)]
+struct Pull {
+    /// An alias, or org/name[@revision]
+    #[arg(value_name = "MODEL")]
+    model: String,
+}
+
+impl Command for Models {
+    const NAME: &'static str = "models";
+
+    fn run(self, app: &App) -> Result<Status> {
+        match self.action {
+            Action::List(list) if list.families => list_families(list.format)?,
+            Action::List(list) => list.run()?,
+            Action::Info(info) => info.run(app)?,
+            Action::Pull(pull) => pull.run(app)?,
+        }
+        Ok(Status::Done)
+    }
+}
+
+/// A card, and whether its checkpoint is on this machine.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    card: &'static Card,
+    here: bool,
+}
+
+impl List {
+    fn run(&self) -> Result<()> {
+        let filter = self.filter.as_deref().unwrap_or_default();
+        let here = |card: &Card| card.repository.is_none() || hub::cached(&card.alias).is_some();
+        let cards = card::all().iter().filter(|card| card.matches(filter));
+        let listed: Vec<Listed> = cards.map(|card| Listed { card, here: here(card) }).collect();
+        if listed.is_empty() {
+            return Err(Error::usage(format!("no model matches {filter:?}"))
+                .hint("`clip-cli models list` shows all; a repository on the Hub is org/name"));
+        }
+        if !self.format.is_table() {
+            return show::write_jsonl(listed);
+        }
+        let mut table = show::table(&["NAME", "MODEL", "FAMILY", "PIXELS", "IMAGENET", "LICENCE", "HERE"]);
+        for Listed { card, here } in listed {
+            let imagenet = card.accuracy.iter().find(|score| score.set == "ImageNet-1k");
+            table.add_row([
+                card.alias.clone(),
+                card.title.clone(),
+                card.family.value.clone(),
+                card.image_size.value.to_string(),
+                imagenet.map_or(String::new(), |score| format!("{:.1} %", 100.0 * score.value)),
+                card.license.value.clone(),
+                if here { "yes" } else { "" }.to_owned(),
+            ]);
+        }
+        show::write_table(&table)
+    }
+}
+
+fn list_families(format: Shape) -> Result<()> {
+    #[derive(Serialize)]
+    struct Row {
+        family: &'static str,
+        about: &'static str,
+    }
+    let rows: Vec<Row> = FAMILIES.iter().map(|family| Row { family: family.name(), about: family.about() }).collect();
+    if !format.is_table() {
+        return show::write_jsonl(rows);
+    }
+    let mut table = show::table(&["FAMILY", "WHAT IT COVERS"]);
+    for row in rows {
+        table.add_row([row.family, row.about]);
+    }
+    show::write_table(&table)
+}
+
+/// What is known about one model.
+#[derive(Serialize)]
+struct Known {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<FromFiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<&'static Card>,
+}
+
+/// What a checkpoint's files say.
+#[derive(Serialize)]
+struct FromFiles {
+    model: String,
+    sha: String,
+    family: &'static str,
+    embed_dim: usize,
+    objective: &'static str,
+    image: Tower,
+    text: Tower,
+    image_size: [usize; 2],
+    context: usize,
+    preprocessing: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<String>,
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
+struct Tower {
+    kind: &'static str,
+    parameters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<usize>,
+    activation: &'static str,
+}
+
+#[derive(Serialize)]
+struct File {
+    name: String,
+    bytes: u64,
+}
+
+impl Info {
+    fn run(&self, app: &App) -> Result<()> {
+        let known = self.look(app)?;
+        if self.format.is_table() { known.write_table() } else { show::write_jsonl([known]) }
+    }
+
+    /// Looks on this machine alone: to be asked about a model is no reason to fetch it.
+    fn look(&self, app: &App) -> Result<Known> {
+        let offline = hub::Options { offline: true, ..hub::Options::default() };
+        let card = card::find(&self.model).or_else(|| card::of_repository(&self.model));
+        let name = self.model.clone();
+        match hub::resolve_with(&self.model, &offline) {
+            Ok(found) => {
+                found.notes.iter().for_each(|note| app.warn(note));
+                let files = Some(FromFiles::read(found.files)?);
+                Ok(Known { name, files, origin: found.origin, card: found.card.or(card) })
+            }
+            Err(_) if card.is_some() => {
+                app.note(format_args!("not on this machine; `clip-cli models pull {name}` fetches it"));
+                Ok(Known { name, files: None, origin: None, card })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl FromFiles {
+    fn read(files: ModelFiles) -> Result<Self> {
+        let directory = files.directory().map(Path::to_owned);
+        let clip = Clip::open(files, &LoadOptions::default())?;
+        let (spec, store) = (&clip.spec, clip.store());
+        let (kind, blocks, act) = match &spec.image {
+            ImageSpec::Vit(vit) => ("vit", Some(&vit.blocks), vit.blocks.act),
+            ImageSpec::EfficientNet(_) => ("efficientnet-lite", None, Activation::Relu6),
+        };
+        let image = Tower {
+            kind,
+            parameters: store.parameters("image"),
+            layers: blocks.map(|blocks| blocks.layers),
+            width: blocks.map(|blocks| blocks.width),
+            activation: name(act),
+        };
+        let (kind, blocks) = match &spec.text {
+            TextTowerSpec::Transformer(text) => ("transformer", &text.blocks),
+            TextTowerSpec::Bert(text) => ("bert", &text.blocks),
+        };
+        let text = Tower {
+            kind,
+            parameters: store.parameters("text"),
+            layers: Some(blocks.layers),
+            width: Some(blocks.width),
+            activation: name(blocks.act),
+        };
+        Ok(Self {
+            model: clip.id(),
+            sha: clip.sha().to_owned(),
+            family: spec.family,
+            embed_dim: spec.embed_dim,
+            objective: match spec.objective {
+                Objective::Softmax => "softmax",
+                Objective::Sigmoid => "sigmoid",
+            },
+            image,
+            text,
+            image_size: spec.preprocess.size,
+            context: spec.text.context(),
+            preprocessing: describe(&spec.preprocess),
+            files: directory.as_deref().map(list_files).unwrap_or_default(),
+            directory: directory.map(|directory| directory.display().to_string()),
+        })
+    }
+
+    fn rows(&self) -> Vec<[String; 2]> {
+        let tower = |tower: &Tower| {
+            let size = match (tower.layers, tower.width) {
+                (Some(layers), Some(width)) => format!(", {layers} layers, width {width}"),
+                _ => String::new(),
+            };
+            format!("{}{size}, {}, {} parameters", tower.kind, tower.activation, human(tower.parameters as u64))
+        };
+        let row = |key: &str, value: String| [key.to_owned(), value];
+        let mut rows = vec![
+            row("model", self.model.clone()),
+            row("family", self.family.to_owned()),
+            row("embedding", format!("{} numbers, {}", self.embed_dim, self.objective)),
+            row("image", tower(&self.image)),
+            row("text", tower(&self.text)),
+            row("pixels", format!("{} x {}", self.image_size[0], self.image_size[1])),
+            row("context", format!("{} tokens", self.context)),
+            row("preprocessing", self.preprocessing.clone()),
+            row("sha", self.sha.clone()),
+        ];
+        rows.extend(self.directory.iter().map(|directory| row("directory", directory.clone())));
+        rows.extend(self.files.iter().map(|file| row("", format!("{} ({})", file.name, human(file.bytes)))));
+        rows
+    }
+}
+
+impl Known {
+    fn write_table(&self) -> Result<()> {
+        let mut table = show::table(&[]);
+        table.add_row(["name", &self.name]);
+        for row in self.files.iter().flat_map(FromFiles::rows) {
+            table.add_row(row);
+        }
+        if let Some(Origin { repository, revision, sha }) = &self.origin {
+            table.add_row(["origin".to_owned(), format!("{repository}@{revision}, commit {sha}")]);
+        }
+        for row in self.card.into_iter().flat_map(rows_of_card) {
+            table.add_row(row);
+        }
+        show::write_table(&table)
+    }
+}
+
+fn rows_of_card(card: &Card) -> Vec<[String; 2]> {
+    let row = |key: &str, value: &str, source: &str, checked: bool| {
+        let checked = if checked { "" } else { "; not checked" };
+        [key.to_owned(), format!("{value}  [{source}{checked}]")]
+    };
+    let fact = |key, fact: &card::Fact<String>| row(key, &fact.value, &fact.source, fact.checked);
+    let mut rows = vec![["card".to_owned(), card.title.clone()]];
+    rows.extend(card.repository.iter().map(|repository| fact("repository", repository)));
+    rows.push(fact("activation", &card.activation));
+    rows.push(fact("preprocessing", &card.preprocessing));
+    rows.push(fact("licence", &card.license));
+    rows.extend(card.accuracy.iter().map(|score| {
+        let value = format!("{} {}: {:.1} %", score.set, score.metric, 100.0 * score.value);
+        row("accuracy", &value, &score.source, score.checked)
+    }));
+    rows.extend(card.note.iter().map(|note| ["note".to_owned(), note.clone()]));
+    rows
+}
+
+impl Pull {
+    fn run(&self, app: &App) -> Result<()> {
+        let options = hub::Options { offline: app.offline, refresh: true, watch: Some(app.watch_download()) };
+        let found = hub::resolve_with(&self.model, &options)?;
+        found.notes.iter().for_each(|note| app.warn(note));
+        let (Some(origin), Some(directory)) = (&found.origin, found.files.directory()) else {
+            return Err(Error::usage("not a model on the Hub").at(&self.model));
+        };
+        app.note(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
+        show::write_path(directory)
+    }
+}
+
+/// The configuration, tokenizer and weight files of a directory.
+fn list_files(directory: &Path) -> Vec<File> {
+    let Ok(entries) = directory.read_dir() else { return Vec::new() };
+    let mut files: Vec<File> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let extension = path.extension()?.to_str()?;
+            let known = ["json", "safetensors", "txt", "gz"].contains(&extension);
+            // Through links, as the cache has them.
+            let data = std::fs::metadata(&path).ok().filter(|data| known && data.is_file())?;
+            Some(File { name: entry.file_name().to_string_lossy().into_owned(), bytes: data.len() })
+        })
+        .collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
+}
+
+/// A preprocessing in words.
+fn describe(preprocess: &Preprocess) -> String {
+    let [height, width] = preprocess.size;
+    let filter = match preprocess.filter {
+        Filter::Nearest => "nearest",
+        Filter::Lanczos => "lanczos",
+        Filter::Bilinear => "bilinear",
+        Filter::Bicubic => "bicubic",
+    };
+    let resize = match preprocess.resize {
+        Resize::Shortest { edge } => format!("shortest side to {edge}, {filter}, centre crop to {height} x {width}"),
+        Resize::Longest => format!("longest side to {height} x {width}, {filter}, padded"),
+        Resize::Squash => format!("squashed to {height} x {width}, {filter}"),
+    };
+    let three = |numbers: [f32; 3]| numbers.map(|x| format!("{x:.4}")).join(" ");
+    format!("{resize}; mean {}, deviation {}", three(preprocess.mean), three(preprocess.std))
+}
+
+/// An activation as transformers names it.
+fn name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Identity => "linear",
+        Activation::QuickGelu => "quick_gelu",
+        Activation::GeluErf => "gelu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
+        Activation::Relu => "relu",
+        Activation::Relu6 => "relu6",
+        Activation::Silu => "silu",
+    }
+}
