@@ -7,3 +7,5 @@ pub mod model;
 pub mod ops;
 pub mod text;
 pub mod weights;
+pub mod classifier;
+pub mod eval;

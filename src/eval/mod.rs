@@ -1,0 +1,7 @@
+//! How good a classifier is: metrics with their uncertainty, and the report about them.
+
+pub mod interval;
+pub mod metrics;
+
+pub use interval::Interval;
+pub use metrics::{ClassMetrics, Metrics, Tally};
