@@ -1,0 +1,146 @@
+//! What every command shares: the device, the threads, opening models, messages for people, progress, interruption.
+//!
+//! Architecture invariant: this is the one place that reads the environment.
+
+mod args;
+mod device;
+mod interrupt;
+mod progress;
+mod threads;
+
+pub use args::{GlobalArgs, ModelArgs};
+pub use device::{DeviceChoice, DtypeChoice};
+pub use interrupt::Interrupt;
+pub use progress::Progress;
+pub(crate) use threads::WORKER;
+
+use crate::error::{Error, Result};
+use crate::model::{Clip, LoadOptions, ModelFiles};
+use candle_core::{DType, Device};
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+/// What every command shares.
+#[derive(Debug)]
+pub struct App {
+    /// Where the towers compute.
+    pub device: Device,
+    /// The kind of numbers they compute with.
+    pub dtype: DType,
+    /// How many threads compute; also the default number of threads that decode.
+    pub threads: usize,
+    /// How much is said on standard error.
+    pub verbosity: Verbosity,
+    /// Whether models may come from the files on this machine alone.
+    pub offline: bool,
+    /// Whether Ctrl-C was pressed.
+    pub interrupt: Interrupt,
+}
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors alone.
+    Quiet,
+    /// Warnings, progress and what a reader must know, such as which model was chosen for them.
+    Normal,
+    /// Also what was chosen and how long it took.
+    Verbose,
+    /// Also what the libraries below log.
+    Debug,
+}
+
+impl App {
+    /// Sets up threads, signals and the device. Called once, before any other thread runs.
+    pub fn new(args: &GlobalArgs) -> Result<Self> {
+        let verbosity = args.verbosity();
+        let threads = threads::set_up(args.threads)?;
+        threads::silence_workers();
+        if verbosity == Verbosity::Debug {
+            let _ =
+                tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).try_init();
+        }
+        let device = args.device.open()?;
+        let dtype = args.dtype.resolve(&device)?;
+        let offline = args.offline || std::env::var_os("HF_HUB_OFFLINE").is_some_and(|v| !v.is_empty() && v != "0");
+        let app = Self { device, dtype, threads, verbosity, offline, interrupt: Interrupt::install() };
+        app.detail(format_args!("{threads} threads, device {:?}, {:?}", app.device.location(), app.dtype));
+        Ok(app)
+    }
+
+    /// Opens the model that the command line names. The towers are read when they are first needed.
+    pub fn open_model(&self, args: &ModelArgs) -> Result<Clip> {
+        let files = self.find_model(args.model.as_deref())?;
+        let options = LoadOptions { device: self.device.clone(), dtype: self.dtype, image_size: args.image_size };
+        let clip = Clip::open(files, &options)?;
+        if args.model.is_none() {
+            self.note(format_args!("using the built-in model {}; --model chooses another", clip.id()));
+        }
+        self.detail(format_args!("model {}, family {}", clip.id(), clip.family().name()));
+        Ok(clip)
+    }
+
+    /// The files of a model: built-in, on disk, or known by an alias or a name on the Hub.
+    pub fn find_model(&self, reference: Option<&str>) -> Result<ModelFiles> {
+        let Some(reference) = reference.filter(|&reference| reference != "builtin") else { return builtin() };
+        let path = Path::new(reference);
+        let looks_like_path = path.is_absolute()
+            || reference.starts_with('.')
+            || reference.ends_with(".safetensors")
+            || reference.ends_with(std::path::is_separator);
+        if looks_like_path || path.exists() {
+            return ModelFiles::open(path);
+        }
+        resolve(reference, self.offline)
+    }
+
+    /// Says something that a reader should know, unless they asked for quiet.
+    pub fn note(&self, message: impl fmt::Display) {
+        self.say(Verbosity::Normal, message);
+    }
+
+    /// Warns, unless the reader asked for quiet.
+    pub fn warn(&self, message: impl fmt::Display) {
+        self.say(Verbosity::Normal, format_args!("warning: {message}"));
+    }
+
+    /// Says what only a curious reader wants to know (`-v`).
+    pub fn detail(&self, message: impl fmt::Display) {
+        self.say(Verbosity::Verbose, message);
+    }
+
+    /// A progress bar on standard error, if a person is there to see it.
+    pub fn progress(&self, unit: &'static str) -> Progress {
+        if self.shows_progress() { Progress::visible(unit) } else { Progress::hidden() }
+    }
+
+    /// Whether progress bars are shown.
+    pub fn shows_progress(&self) -> bool {
+        self.verbosity > Verbosity::Quiet && std::io::stderr().is_terminal()
+    }
+
+    fn say(&self, level: Verbosity, message: impl fmt::Display) {
+        if self.verbosity >= level {
+            // Nobody may be listening (a closed standard error), which is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "{message}");
+        }
+    }
+}
+
+#[cfg(feature = "builtin")]
+#[expect(clippy::unnecessary_wraps, reason = "the other build has no built-in model")]
+fn builtin() -> Result<ModelFiles> {
+    Ok(ModelFiles::builtin())
+}
+
+#[cfg(not(feature = "builtin"))]
+fn builtin() -> Result<ModelFiles> {
+    Err(Error::usage("this program was built without its built-in model")
+        .hint("name a model with --model, or build with the cargo feature `builtin`"))
+}
+
+/// The files of a model that is known by an alias or a name on the Hub.
+fn resolve(reference: &str, _offline: bool) -> Result<ModelFiles> {
+    Err(Error::run("no such model file or directory").at(reference))
+}

@@ -1,0 +1,87 @@
+//! Items, where they come from, and how they become embeddings.
+//!
+//! A source is an iterator over [`Item`]s; sources are read on a thread of their own, item by item, and never
+//! collected. [`embed()`] decodes on several threads, embeds in batches, and hands the results back in order: memory
+//! does not grow with the number of items, and the results do not depend on threads, workers or batches.
+
+mod embed;
+mod folder;
+mod inputs;
+mod lines;
+mod ordered;
+mod texts;
+
+pub use embed::{Embedded, ReadOptions, Tally, embed};
+pub use folder::{IMAGE_EXTENSIONS, folder};
+pub use inputs::{Inputs, is_stdin};
+pub use lines::{Line, Lines, Separator};
+pub use texts::{lines_of_text, texts};
+
+use crate::error::{ItemError, Result};
+use std::path::{Path, PathBuf};
+
+/// A source of items. An `Err` ends the job; an item that cannot be used is a [`Content::Failed`].
+pub type Items = Box<dyn Iterator<Item = Result<Item>> + Send>;
+
+/// One image or text on its way to its embedding.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// What the output calls it: the path as it was given, or the text itself.
+    pub id: String,
+    /// Which tower it is for.
+    pub kind: Kind,
+    /// The item itself.
+    pub content: Content,
+}
+
+/// Which tower an item is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An image.
+    Image,
+    /// A text.
+    Text,
+}
+
+/// What an item is.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// An image in this file.
+    File(PathBuf),
+    /// A text.
+    Text(String),
+    /// The source could not make an item of what it found.
+    Failed(ItemError),
+}
+
+impl Kind {
+    /// The name that JSON Lines records carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Text => "text",
+        }
+    }
+}
+
+impl Item {
+    /// An image file. It is opened by the path's real bytes; where those are not UTF-8, the id shows replacements.
+    pub fn file(path: PathBuf) -> Self {
+        Self { id: lossy(&path), kind: Kind::Image, content: Content::File(path) }
+    }
+
+    /// A text, which is its own id.
+    pub fn text(text: String) -> Self {
+        Self { id: text.clone(), kind: Kind::Text, content: Content::Text(text) }
+    }
+
+    /// Something that could not become an item.
+    pub fn failed(id: String, kind: Kind, error: ItemError) -> Self {
+        Self { id, kind, content: Content::Failed(error) }
+    }
+}
+
+/// A path for people and for records.
+fn lossy(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
