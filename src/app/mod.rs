@@ -3,6 +3,7 @@
 //! Architecture invariant: this is the one place that reads the environment.
 
 mod args;
+mod cache;
 mod device;
 mod interrupt;
 mod progress;

@@ -5,6 +5,9 @@
 
 mod args;
 mod embed;
+mod ending;
+mod similarity;
+mod zeroshot;
 
 pub use args::{ImageArgs, ReadArgs};
 
@@ -15,7 +18,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// All commands, in the order of the help text.
-pub static COMMANDS: &[Entry] = &[Entry::of::<embed::Embed>()];
+pub static COMMANDS: &[Entry] = &[
+    Entry::of::<embed::Embed>(),
+    Entry::of::<zeroshot::Zeroshot>(),
+    Entry::of::<similarity::Similarity>(),
+];
 
 /// A command: its arguments, and what it does with them.
 pub trait Command: Args {

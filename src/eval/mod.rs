@@ -2,6 +2,8 @@
 
 pub mod interval;
 pub mod metrics;
+pub mod report;
 
 pub use interval::Interval;
 pub use metrics::{ClassMetrics, Metrics, Tally};
+pub use report::{Report, Subject};
