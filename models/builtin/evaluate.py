@@ -50,8 +50,12 @@ class Model:
 
     @torch.inference_mode()
     def texts(self, texts, batch=128):
-        return torch.cat([self.net.encode_text(self.tokenizer(texts[i:i + batch]), normalize=True)
-                          for i in range(0, len(texts), batch)])
+        out = []
+        for i in range(0, len(texts), batch):
+            tokens = self.tokenizer(texts[i:i + batch])
+            tokens = tokens[:, :int((tokens != 0).sum(1).max())]  # padding is masked: the shorter, the faster
+            out.append(self.net.encode_text(tokens, normalize=True))
+        return torch.cat(out)
 
 
 def classify(model, images, names, templates, limit):

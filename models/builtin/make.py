@@ -157,18 +157,32 @@ def low_resolution_directions(work, state):
 
 
 # ---------------------------------------------------------------- 3. text
-def corpus(work, pick):
-    """Texts to distil on and to count WordPieces in."""
+def physical_nouns(work):
+    """Names of things one could photograph: WordNet's nouns below "physical entity"."""
     nouns = wordnet(work, "noun")
-    physical, frontier = set(), {PHYSICAL_ENTITY}
     children = defaultdict(set)
     for offset, (_, hypernyms, _, _) in nouns.items():
         for parent in hypernyms:
             children[parent].add(offset)
+    found, frontier = set(), {PHYSICAL_ENTITY}
     while frontier:
-        physical |= frontier
-        frontier = set().union(*(children[o] for o in frontier)) - physical
-    common = [nouns[o][0][0] for o in sorted(physical) if re.fullmatch(r"[a-z ]+", nouns[o][0][0])]
+        found |= frontier
+        frontier = set().union(*(children[o] for o in frontier)) - found
+    return [nouns[o][0][0] for o in sorted(found) if re.fullmatch(r"[a-z ]+", nouns[o][0][0])]
+
+
+def prompts(work, pick):
+    """Short prompts, for the second round of distillation."""
+    templates = [t.format for t in HEAD_TEMPLATES] + list(OPENAI_IMAGENET_TEMPLATES)
+    texts = [template(text) for text, kind, _ in concepts(work) if "gloss" not in kind
+             for template in pick.sample(templates, 3)]
+    texts += [pick.choice(templates)(noun) for noun in pick.sample(physical_nouns(work), 4000)]
+    return sorted(set(texts))
+
+
+def corpus(work, pick):
+    """Texts to distil on first, and a larger list to count WordPieces in."""
+    common = physical_nouns(work)
     adjectives = [s[0][0] for s in wordnet(work, "adj").values() if s[0][0].isalpha()]
     template = lambda text: pick.choice(OPENAI_IMAGENET_TEMPLATES)(text)
     texts = [template(name) for name in IMAGENET_CLASSNAMES for _ in range(3)]
@@ -247,7 +261,7 @@ def full_text_tower(work):
     return model, tokenizer, definition
 
 
-def text_tower(work, minutes_per_report=1):
+def text_tower(work):
     """The pruned, distilled encoder (cached) and its tokenizer definition."""
     cached = work / "text-tower.pt"
     config = BertConfig(vocab_size=VOCABULARY, hidden_size=384, num_hidden_layers=len(LAYERS), num_attention_heads=12,
@@ -270,12 +284,14 @@ def text_tower(work, minutes_per_report=1):
         prefix = f"encoder.layer.{old}."
         taken |= {f"encoder.layer.{new}." + k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     student.load_state_dict({k: v for k, v in taken.items() if k in student.state_dict()})
-    distil(student, Tokenizer.from_str(json.dumps(pruned)), teacher, full_tokenizer, texts)
+    tokenizer = Tokenizer.from_str(json.dumps(pruned))
+    distil(student, tokenizer, teacher, full_tokenizer, texts, epochs=3, rate=3e-4)
+    distil(student, tokenizer, teacher, full_tokenizer, prompts(work, random.Random(SEED)), epochs=2, rate=2e-4)
     torch.save({"state": student.state_dict(), "tokenizer": json.dumps(pruned)}, cached)
     return student.eval(), json.dumps(pruned)
 
 
-def distil(student, tokenizer, teacher, full_tokenizer, texts, epochs=3, batch=64, rate=3e-4):
+def distil(student, tokenizer, teacher, full_tokenizer, texts, epochs, rate, batch=64):
     with torch.autocast("cpu", torch.bfloat16):
         target = pooled(teacher, full_tokenizer, texts)
     mean, spread = target.mean(0), target.std(0)

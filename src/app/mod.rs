@@ -78,7 +78,7 @@ impl App {
         if args.model.is_none() {
             self.note(format_args!("using the built-in model {}; --model chooses another", clip.id()));
         }
-        self.detail(format_args!("model {}, family {}", clip.id(), clip.family().name()));
+        self.detail(format_args!("model {}, family {}", clip.id(), clip.spec.family));
         Ok(clip)
     }
 

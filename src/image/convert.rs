@@ -1,6 +1,6 @@
 //! Pillow's `convert("RGB")` for each mode.
 
-use super::{Mode, Raster, Samples};
+use super::{Cutout, Mode, Raster, Samples};
 use std::borrow::Cow;
 
 /// The image as RGB, by the formulas of Pillow's `Convert.c`: opacity is dropped, wide samples are clipped to a byte,
@@ -20,6 +20,40 @@ pub(crate) fn to_rgb(raster: &Raster) -> Cow<'_, Raster> {
         },
     };
     Cow::Owned(Raster::bytes(raster.width, raster.height, Mode::Rgb, data))
+}
+
+/// The image as RGB on white paper, as transformers' `convert_to_rgb` does it since 5.x: opacity of any kind shows the
+/// paper; an image without is converted as in [`to_rgb`].
+pub(crate) fn on_white(raster: &Raster) -> Cow<'_, Raster> {
+    let opacity: Vec<u8> = match (&raster.cutout, raster.mode, &raster.samples) {
+        (_, Mode::La, Samples::Bytes(data)) => data.chunks_exact(2).map(|p| p[1]).collect(),
+        (_, Mode::Rgba, Samples::Bytes(data)) => data.chunks_exact(4).map(|p| p[3]).collect(),
+        (Cutout::None, ..) => return to_rgb(raster),
+        (Cutout::Pixels(opacity), ..) => opacity.clone(),
+        (Cutout::Color(color), ..) => {
+            let Samples::Bytes(data) = to_rgb(raster).into_owned().samples else { return to_rgb(raster) };
+            data.chunks_exact(3).map(|p| if p == color { 0 } else { 255 }).collect()
+        }
+    };
+    let mut rgb = to_rgb(raster).into_owned();
+    if let Samples::Bytes(data) = &mut rgb.samples {
+        for (pixel, alpha) in data.chunks_exact_mut(3).zip(opacity) {
+            for v in pixel {
+                *v = over_white(*v, alpha);
+            }
+        }
+    }
+    Cow::Owned(rgb)
+}
+
+/// Pillow's `AlphaComposite.c` for a background of 255 with full opacity.
+fn over_white(v: u8, alpha: u8) -> u8 {
+    if alpha == 0 {
+        return 255;
+    }
+    let weight = u32::from(alpha) * 128;
+    let t = u32::from(v) * weight + 255 * (255 * 128 - weight) + (0x80 << 7);
+    ((((t >> 8) + t) >> 8) >> 7) as u8
 }
 
 /// What a pixel of zeros becomes: the colour that padding gets when the conversion comes last.

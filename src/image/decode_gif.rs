@@ -3,7 +3,7 @@
 //! Our own reader because palette and canvas matter: Pillow keeps the palette (mode `P`), or finds it to be a grey ramp
 //! (mode `L`), enlarges the canvas to the frame, and fills the rest with the transparent colour, else with colour 0.
 
-use super::{DecodeOptions, Mode, Raster, check_size, corrupt, truncated};
+use super::{Cutout, DecodeOptions, Mode, Raster, check_size, corrupt, truncated};
 use crate::error::ItemError;
 
 /// A table of 2 to 256 colours.
@@ -61,7 +61,8 @@ pub(crate) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Raster, It
     }
 
     let Some(palette) = palette.filter(|p| !is_grey_ramp(p)) else {
-        return Ok(Raster::bytes(width, height, Mode::L, canvas));
+        let cutout = transparent.map_or(Cutout::None, |index| Cutout::Color([index; 3]));
+        return Ok(Raster { cutout, ..Raster::bytes(width, height, Mode::L, canvas) });
     };
     // A palette that is too short goes on as a grey ramp in Pillow.
     let color = |i: u8| match palette.get(usize::from(i) * 3..usize::from(i) * 3 + 3) {
@@ -70,7 +71,10 @@ pub(crate) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Raster, It
     };
     let colors: Vec<[u8; 3]> = (0..=255).map(color).collect();
     let data = canvas.iter().flat_map(|&i| colors[usize::from(i)]).collect();
-    Ok(Raster { background: colors[0], ..Raster::bytes(width, height, Mode::P, data) })
+    let cutout = transparent.map_or(Cutout::None, |index| {
+        Cutout::Pixels(canvas.iter().map(|&i| if i == index { 0 } else { 255 }).collect())
+    });
+    Ok(Raster { background: colors[0], cutout, ..Raster::bytes(width, height, Mode::P, data) })
 }
 
 /// Whether each colour is the grey of its own index.

@@ -1,9 +1,9 @@
-//! PNG, BMP, TIFF, ICO and TGA through the `image` crate, brought to Pillow's modes and rules.
+//! PNG, BMP, TIFF and TGA through the `image` crate, brought to Pillow's modes and rules.
 
 use super::sniff::Format;
-use super::{DecodeOptions, Mode, Raster, check_size, corrupt, exif, truncated, unsupported};
+use super::{Cutout, DecodeOptions, Mode, Raster, check_size, corrupt, decode_ico, exif, truncated, unsupported};
 use crate::error::{ItemError, ItemKind};
-use image::codecs::{bmp, ico, png, tga, tiff};
+use image::codecs::{bmp, png, tga, tiff};
 use image::error::{ImageError, LimitErrorKind};
 use image::{ColorType, ExtendedColorType, ImageDecoder, Limits};
 use std::io::Cursor;
@@ -30,14 +30,16 @@ pub(crate) fn decode(bytes: &[u8], format: Format, options: &DecodeOptions) -> R
             let raster = if bilevel { decoded.with_mode(Mode::One) } else { decoded.raster()? };
             Ok(exif::turn(raster, orientation))
         }
-        Format::Ico => Decoded::read(ico::IcoDecoder::new(cursor).map_err(open)?, options)?.raster(),
+        Format::Ico => decode_ico::decode(bytes, options),
         Format::Tga => {
             // Most files that look like TGA by their header but do not decode are something else altogether.
             let not_tga = |_| unsupported(format!("not an image in a format we know ({})", super::FORMATS));
             let decoder = tga::TgaDecoder::new(cursor).map_err(|e| not_tga(item_error(&e)))?;
             let palette = matches!(bytes.get(2), Some(1 | 9));
             match Decoded::read(decoder, options) {
-                Ok(decoded) if palette => Ok(decoded.with_mode(Mode::P)),
+                Ok(decoded) if palette => {
+                    Ok(Raster { background: tga_color_0(bytes).unwrap_or_default(), ..decoded.with_mode(Mode::P) })
+                }
                 Ok(decoded) => decoded.raster(),
                 Err(error) if error.kind == ItemKind::TooLarge => Err(error),
                 Err(error) => Err(not_tga(error)),
@@ -106,6 +108,14 @@ impl Decoded {
         Ok(Self { width: width as usize, height: height as usize, color, data })
     }
 
+    /// The last channel, where there is one for opacity.
+    fn opacity(&self) -> Option<Vec<u8>> {
+        let channels = usize::from(self.color.channel_count());
+        let bytes = usize::from(self.color.bytes_per_pixel());
+        (channels % 2 == 0 && channels == bytes)
+            .then(|| self.data.chunks_exact(channels).map(|p| p[channels - 1]).collect())
+    }
+
     /// In the mode that the samples suggest.
     pub(crate) fn raster(self) -> Result<Raster, ItemError> {
         let mode = match self.color {
@@ -168,23 +178,44 @@ fn png_raster(bytes: &[u8], decoded: Decoded) -> Result<Raster, ItemError> {
         (8, 4) => Mode::La,
         _ => Mode::Rgba,
     };
-    let background = if mode == Mode::P { png_color_0(bytes) } else { [0; 3] };
-    Ok(Raster { background, ..decoded.with_mode(mode) })
+    let background = match png_chunk(bytes, b"PLTE") {
+        Some([r, g, b, ..]) if mode == Mode::P => [*r, *g, *b],
+        _ => [0; 3],
+    };
+    let cutout = match (mode, png_chunk(bytes, b"tRNS")) {
+        (Mode::P, Some(_)) => decoded.opacity().map_or(Cutout::None, Cutout::Pixels),
+        (Mode::One, Some([high, low, ..])) => Cutout::Color([if high | low != 0 { 255 } else { 0 }; 3]),
+        // Pillow compares the value as the chunk states it, even where it has scaled or cut the pixels.
+        (Mode::L | Mode::I16, Some([_, grey, ..])) => Cutout::Color([*grey; 3]),
+        (Mode::Rgb, Some([_, r, _, g, _, b, ..])) => Cutout::Color([*r, *g, *b]),
+        _ => Cutout::None,
+    };
+    Ok(Raster { background, cutout, ..decoded.with_mode(mode) })
+}
+
+/// The content of the first chunk of this name before the pixels.
+fn png_chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+    let mut rest = bytes.get(8..)?;
+    loop {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_first_chunk::<4>()?;
+        let len = u32::from_be_bytes(*len) as usize;
+        if name == wanted {
+            return after.get(..len);
+        }
+        if name == b"IDAT" {
+            return None;
+        }
+        rest = after.get(len.checked_add(4)?..)?;
+    }
 }
 
 /// The first colour of the palette.
-fn png_color_0(bytes: &[u8]) -> [u8; 3] {
-    let mut rest = bytes.get(8..).unwrap_or_default();
-    while let [a, b, c, d, name @ ..] = rest
-        && name.len() >= 7
-    {
-        if name.starts_with(b"PLTE") {
-            return [name[4], name[5], name[6]];
-        }
-        let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        rest = rest.get(len.saturating_add(12)..).unwrap_or_default();
-    }
-    [0; 3]
+fn tga_color_0(bytes: &[u8]) -> Option<[u8; 3]> {
+    let header = bytes.get(..18)?;
+    let first_is_0 = header[3] == 0 && header[4] == 0 && matches!(header[7], 24 | 32);
+    let color = bytes.get(18 + usize::from(header[0])..)?.get(..3)?;
+    first_is_0.then_some([color[2], color[1], color[0]])
 }
 
 /// Pillow's mode of a BMP: a palette of greys in order is none.

@@ -1,7 +1,7 @@
 //! EXIF orientation: which of the eight ways a camera was held.
 
 use super::sniff::Format;
-use super::{Raster, Samples, decode_webp};
+use super::{Cutout, Raster, Samples, decode_webp};
 
 /// The orientation that a file claims, 1 (upright) to 8; 1 when it says nothing that makes sense.
 pub(crate) fn orientation(bytes: &[u8], format: Format) -> u8 {
@@ -93,8 +93,12 @@ pub(crate) fn turn(raster: Raster, orientation: u8) -> Raster {
         Samples::Bytes(data) => Samples::Bytes(turned(data, &raster, raster.mode.channels(), orientation)),
         Samples::Wide(data) => Samples::Wide(turned(data, &raster, 1, orientation)),
     };
+    let cutout = match &raster.cutout {
+        Cutout::Pixels(opacity) => Cutout::Pixels(turned(opacity, &raster, 1, orientation)),
+        other => other.clone(),
+    };
     let (width, height) = if orientation >= 5 { (raster.height, raster.width) } else { (raster.width, raster.height) };
-    Raster { width, height, samples, ..raster }
+    Raster { width, height, samples, cutout, ..raster }
 }
 
 fn turned<T: Copy>(data: &[T], raster: &Raster, channels: usize, orientation: u8) -> Vec<T> {

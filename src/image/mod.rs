@@ -8,6 +8,7 @@
 
 mod convert;
 mod decode_gif;
+mod decode_ico;
 #[cfg(feature = "libjpeg")]
 mod decode_jpeg;
 #[cfg(not(feature = "libjpeg"))]
@@ -129,19 +130,33 @@ pub struct Raster {
     pub samples: Samples,
     /// Colour 0 of the palette ([`Mode::P`]); black otherwise.
     pub background: [u8; 3],
+    /// Transparency that the file states beside the pixels. Pillow drops it with any conversion to RGB; transformers
+    /// looks at it.
+    pub cutout: Cutout,
+}
+
+/// Transparency beside the pixels: Pillow's `info["transparency"]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cutout {
+    /// The file states none.
+    None,
+    /// Pixels that have this colour, once converted to RGB, are transparent.
+    Color([u8; 3]),
+    /// The opacity of each pixel ([`Mode::P`]).
+    Pixels(Vec<u8>),
 }
 
 impl Raster {
     /// An image of 8-bit samples; `data` holds `height × width × channels` bytes.
     pub(crate) fn bytes(width: usize, height: usize, mode: Mode, data: Vec<u8>) -> Self {
         debug_assert_eq!(data.len(), width * height * mode.channels());
-        Self { width, height, mode, samples: Samples::Bytes(data), background: [0; 3] }
+        Self { width, height, mode, samples: Samples::Bytes(data), background: [0; 3], cutout: Cutout::None }
     }
 
     /// An image of one wide sample per pixel.
     pub(crate) fn wide(width: usize, height: usize, mode: Mode, data: Vec<i32>) -> Self {
         debug_assert_eq!(data.len(), width * height);
-        Self { width, height, mode, samples: Samples::Wide(data), background: [0; 3] }
+        Self { width, height, mode, samples: Samples::Wide(data), background: [0; 3], cutout: Cutout::None }
     }
 }
 

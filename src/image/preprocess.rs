@@ -54,9 +54,9 @@ pub enum Filter {
 /// When an image is converted to RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RgbWhen {
-    /// Before the resize, as transformers' processors do.
+    /// Before the resize, as transformers' processors do; transparent images are laid on white.
     First,
-    /// After resize and crop, as open_clip's transform does.
+    /// After resize and crop, as open_clip's transform does; opacity is dropped.
     Last,
 }
 
@@ -100,7 +100,7 @@ impl Preprocess {
             return Err(ItemError::new(ItemKind::Invalid, message));
         }
         let source = match self.rgb {
-            RgbWhen::First => convert::to_rgb(raster),
+            RgbWhen::First => convert::on_white(raster),
             RgbWhen::Last => Cow::Borrowed(raster),
         };
         let padding = convert::zero_as_rgb(&source);

@@ -4,7 +4,7 @@
 //! byte after each of the two passes. Integer sums do not depend on their order, so the loops below are laid out for
 //! the compiler's vectoriser and still give Pillow's bytes on every machine.
 
-use super::{Filter, Mode, Raster, Samples};
+use super::{Cutout, Filter, Mode, Raster, Samples};
 use std::ops::Range;
 
 /// A part of a resized image, in its pixels.
@@ -45,7 +45,9 @@ pub fn resize(raster: &Raster, width: usize, height: usize, filter: Filter, wind
             }),
         }
     };
-    Raster { width: window.width, height: window.height, mode: raster.mode, samples, background: raster.background }
+    // What is cut out does not survive a resize here: nobody asks for it afterwards.
+    let (width, height) = (window.width, window.height);
+    Raster { width, height, mode: raster.mode, samples, background: raster.background, cutout: Cutout::None }
 }
 
 /// The pixels inside the window, unchanged.
@@ -60,20 +62,9 @@ fn crop(raster: &Raster, window: Window) -> Samples {
     }
 }
 
-/// Pillow's `NEAREST`: an affine transform whose source coordinates are summed up, not multiplied.
+/// Pillow's `NEAREST`: an affine transform whose source coordinates are summed up step by step (`ScaleAffine`), but
+/// multiplied out for `I;16` (`GenericTransform`).
 fn nearest(raster: &Raster, width: usize, height: usize, window: Window) -> Samples {
-    fn positions(from: usize, to: usize, part: Range<usize>) -> Vec<Option<usize>> {
-        let step = from as f64 / to as f64;
-        let mut at = step * 0.5;
-        let mut found = Vec::with_capacity(part.len());
-        for i in 0..part.end {
-            if i >= part.start {
-                found.push(Some(at as usize).filter(|&at| at < from));
-            }
-            at += step;
-        }
-        found
-    }
     fn pick<T: Copy + Default>(
         data: &[T],
         row: usize,
@@ -92,6 +83,20 @@ fn nearest(raster: &Raster, width: usize, height: usize, window: Window) -> Samp
         }
         out
     }
+    let summed = raster.mode != Mode::I16;
+    let positions = |from: usize, to: usize, part: Range<usize>| -> Vec<Option<usize>> {
+        let step = from as f64 / to as f64;
+        let mut at = step * 0.5;
+        let mut found = Vec::with_capacity(part.len());
+        for i in 0..part.end {
+            if i >= part.start {
+                let at = if summed { at } else { step * (i as f64 + 0.5) };
+                found.push(Some(at as usize).filter(|&at| at < from));
+            }
+            at += step;
+        }
+        found
+    };
     let xs = positions(raster.width, width, window.x..window.x + window.width);
     let ys = positions(raster.height, height, window.y..window.y + window.height);
     match &raster.samples {
@@ -308,7 +313,7 @@ impl Job {
                 let weights = &axis.weights[i * axis.taps..][..len];
                 let sum: f64 = weights.iter().enumerate().map(|(k, w)| f64::from(at(start + k)) * w).sum();
                 let rounded = (if sum >= 0.0 { sum + 0.5 } else { sum - 0.5 }) as i32;
-                if mode == Mode::I16 { clip_i16(rounded) } else { rounded }
+                if mode == Mode::I16 { rounded.clamp(0, 65535) } else { rounded }
             };
             let n = axis.bounds.len();
             data = if vertical {
@@ -320,11 +325,6 @@ impl Job {
         }
         data
     }
-}
-
-/// Pillow stores an `I;16` sample as two bytes that are clipped one by one.
-fn clip_i16(v: i32) -> i32 {
-    (v % 256).clamp(0, 255) | (v >> 8).clamp(0, 255) << 8
 }
 
 /// A rectangle of an image's bytes.

@@ -95,7 +95,7 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
             _ => "a video (MP4/MOV)",
         });
     }
-    let known: [(&[u8], &str); 27] = [
+    let known: [(&[u8], &str); 26] = [
         (b"\xff\x0a", "a JPEG XL image"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
@@ -111,7 +111,6 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
         (b"qoif", "a QOI image"),
         (b"farbfeld", "a farbfeld image"),
         (b"icns", "an Apple icon (ICNS)"),
-        (b"\0\0\x02\0", "a Windows cursor (CUR)"),
         (b"FUJIFILMCCD-RAW", "a Fujifilm raw photo"),
         (b"IIRO", "an Olympus raw photo"),
         (b"IIU\0", "a Panasonic raw photo"),
@@ -126,6 +125,10 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     ];
     if let Some((_, name)) = known.iter().find(|(magic, _)| starts(magic)) {
         return Some(name);
+    }
+    // Uncompressed TGA begins alike, but has no count of images there.
+    if let [0, 0, 2, 0, 1..=255, 0, ..] = bytes {
+        return Some("a Windows cursor (CUR)");
     }
     if let [b'P', b'f' | b'F', b'\n', ..] = bytes {
         return Some("a PFM image (floating point)");

@@ -81,7 +81,8 @@ fn mean_of_first(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     for (row, &n) in weights.chunks_mut(len).zip(lengths) {
         row[..n].fill(1.0);
     }
-    let weights = Tensor::from_vec(weights, (items, len, 1), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
+    let weights =
+        Tensor::from_vec(weights, (items, len, 1), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
     let counts: Vec<f32> = lengths.iter().map(|&n| n as f32).collect();
     let counts = Tensor::from_vec(counts, (items, 1), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
     Ok(x.broadcast_mul(&weights)?.sum(1)?.broadcast_div(&counts)?)

@@ -120,7 +120,9 @@ impl Conv {
         let (outputs, inputs, size, _) = kernel.dims4()?;
         let wanted = (shape.inputs.unwrap_or(inputs), shape.size);
         if (inputs, size) != wanted {
-            return Err(Error::run(format!("convolution `{name}` takes {inputs} channels through {size}, not {wanted:?}")));
+            return Err(Error::run(format!(
+                "convolution `{name}` takes {inputs} channels through {size}, not {wanted:?}"
+            )));
         }
         let (scale, shift) = batch_norm(params, norm, outputs, eps)?;
         let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((outputs, size * size * inputs))?;

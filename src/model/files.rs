@@ -15,7 +15,11 @@ pub struct ModelFiles {
 
 #[derive(Clone, Debug)]
 enum Place {
-    Directory { directory: PathBuf, weights: PathBuf, open_clip: bool },
+    Directory {
+        directory: PathBuf,
+        weights: PathBuf,
+        open_clip: bool,
+    },
     #[cfg(feature = "builtin")]
     Builtin,
 }
@@ -46,7 +50,8 @@ impl ModelFiles {
         if path.is_file() {
             let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
             let open_clip = !directory.join("config.json").is_file();
-            let stem = name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
+            let stem =
+                name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
             return Ok(Self { name: stem, place: Place::Directory { directory, weights: path.to_owned(), open_clip } });
         }
         let stem = name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
@@ -80,10 +85,13 @@ impl ModelFiles {
                 .at(directory.display())
                 .hint("copy the configuration files of the checkpoint beside its weights"));
         }
-        let pickles: Vec<_> = ["pytorch_model.bin", "open_clip_pytorch_model.bin"].into_iter().filter(|n| both(n)).collect();
+        let pickles: Vec<_> =
+            ["pytorch_model.bin", "open_clip_pytorch_model.bin"].into_iter().filter(|n| both(n)).collect();
         let error = Error::run(format!("no weights in this directory (looked for {names})")).at(directory.display());
         Err(match pickles.first() {
-            Some(pickle) => error.hint(format!("{pickle} is a pickle, which can run code: convert it to safetensors first")),
+            Some(pickle) => {
+                error.hint(format!("{pickle} is a pickle, which can run code: convert it to safetensors first"))
+            }
             None => error.hint("is this the right directory?"),
         })
     }

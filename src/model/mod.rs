@@ -19,11 +19,11 @@ pub use spec::Spec;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
 use crate::text::{Pad, TextSpec, Tokenizer};
-use crate::weights::Store;
+use crate::weights::{Files, Store};
 use bert::Bert;
 use candle_core::{DType, Device, Tensor};
 use efficientnet::EfficientNet;
-use family::{Family, TextPlan};
+use family::{Plan, TextPlan};
 use spec::{ImageSpec, Objective, TextTowerSpec};
 use std::sync::{Arc, Mutex, PoisonError};
 use transformer::Transformer;
@@ -33,7 +33,6 @@ use vit::Vit;
 pub struct Clip {
     /// What the checkpoint's configuration says.
     pub spec: Spec,
-    family: &'static dyn Family,
     name: String,
     sha: String,
     store: Store,
@@ -93,24 +92,32 @@ pub enum TextTower {
 impl Clip {
     /// Reads a checkpoint's configuration and the headers of its weights; the towers themselves load when needed.
     pub fn open(files: ModelFiles, options: &LoadOptions) -> Result<Self> {
-        let config = files.config()?;
         let weights = files.weights()?;
-        let family = family::detect(&config).map_err(|e| e.at(files.name()))?;
-        let mut plan = family.plan(&config, &weights).map_err(|e| e.at(files.name()))?;
+        let mut plan = Self::plan(&files, &weights)?;
         if let Some(side) = options.image_size {
             resize_input(&mut plan.spec, side)?;
         } else if let ImageSpec::Vit(vit) = &plan.spec.image
             && vit.input_size != plan.spec.preprocess.size
         {
             let (tower, processor) = (vit.input_size, plan.spec.preprocess.size);
-            return Err(Error::run(format!("the image tower takes {tower:?} pixels, its preprocessing makes {processor:?}"))
-                .at(files.name())
-                .hint("name the size that you want with --image-size"));
+            let message = format!("the image tower takes {tower:?} pixels, its preprocessing makes {processor:?}");
+            return Err(Error::run(message).at(files.name()).hint("name the size that you want with --image-size"));
         }
+        Self::from_plan(files, weights, plan, options)
+    }
+
+    /// What a checkpoint's files say about it.
+    pub fn plan(files: &ModelFiles, weights: &Files) -> Result<Plan> {
+        let config = files.config()?;
+        let plan = family::detect(&config).and_then(|family| family.plan(&config, weights));
+        plan.map_err(|e| e.at(files.name()))
+    }
+
+    /// A checkpoint whose plan may differ from what its files say.
+    pub fn from_plan(files: ModelFiles, weights: Files, plan: Plan, options: &LoadOptions) -> Result<Self> {
         let sha = files.sha(&weights, options.image_size);
         Ok(Self {
             spec: plan.spec,
-            family,
             name: files.name().to_owned(),
             sha,
             store: Store::new(weights, plan.layout, options.dtype, options.device.clone()),
@@ -140,11 +147,6 @@ impl Clip {
     /// A hash of all that a text's embedding depends on: the checkpoint and its tokenizer. 64 hexadecimal digits.
     pub fn text_sha(&self) -> Result<String> {
         self.files.text_sha(&self.sha, &self.text_plan.tokenizer)
-    }
-
-    /// The family that the checkpoint belongs to.
-    pub fn family(&self) -> &'static dyn Family {
-        self.family
     }
 
     /// The checkpoint's tensors.
@@ -274,7 +276,10 @@ fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
     match &mut spec.image {
         ImageSpec::Vit(vit) => {
             if side == 0 || side % vit.patch != 0 {
-                return Err(Error::usage(format!("--image-size {side} is no multiple of the patch size {}", vit.patch)));
+                return Err(Error::usage(format!(
+                    "--image-size {side} is no multiple of the patch size {}",
+                    vit.patch
+                )));
             }
             vit.input_size = [side; 2];
         }

@@ -9,7 +9,8 @@ use candle_core::{Device, Tensor};
 pub(super) fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Tensor> {
     let width = spec.blocks.width;
     let lead = usize::from(spec.class_token);
-    let [from, to] = [spec.image_size, spec.input_size].map(|[height, width]| [height / spec.patch, width / spec.patch]);
+    let [from, to] =
+        [spec.image_size, spec.input_size].map(|[height, width]| [height / spec.patch, width / spec.patch]);
     if to.contains(&0) {
         return Err(Error::usage(format!("an input of {:?} pixels holds no patch of {}", spec.input_size, spec.patch)));
     }

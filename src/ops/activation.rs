@@ -25,7 +25,7 @@ pub enum Activation {
     Silu,
 }
 
-const QUICK: f32 = 1.702;
+const QUICK: f64 = 1.702;
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044_715;
 
@@ -61,7 +61,7 @@ impl Activation {
     pub fn apply(self, x: &mut [f32]) {
         match self {
             Self::Identity => {}
-            Self::QuickGelu => Swish { alpha: QUICK }.map_mut(x),
+            Self::QuickGelu => Swish { alpha: QUICK as f32 }.map_mut(x),
             Self::GeluErf => Gelu {}.map_mut(x),
             Self::GeluTanh => ApproxGelu {}.map_mut(x),
             Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
@@ -84,7 +84,7 @@ impl Activation {
         let sigmoid = |x: Tensor| (x.neg()?.exp()? + 1.0)?.recip();
         match self {
             Self::Identity => Ok(x.clone()),
-            Self::QuickGelu => x * sigmoid((x * f64::from(QUICK))?)?,
+            Self::QuickGelu => x * sigmoid((x * QUICK)?)?,
             Self::GeluErf => (x * 0.5)? * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?,
             Self::GeluTanh => {
                 let inner = ((x + ((x * x)? * x)? * CUBIC)? * SQRT_2_OVER_PI)?;
@@ -103,7 +103,7 @@ impl Activation {
         match self {
             Self::Identity => {}
             Self::QuickGelu | Self::Silu => {
-                let alpha = if self == Self::Silu { 1.0 } else { QUICK };
+                let alpha = if self == Self::Silu { 1.0 } else { QUICK as f32 };
                 pairs.for_each(|(g, &x)| {
                     let s = sigmoid(alpha * x);
                     *g *= s * (1.0 + alpha * x * (1.0 - s));

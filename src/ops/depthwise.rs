@@ -132,13 +132,7 @@ impl CustomOp2 for Fused {
         Ok((CpuStorage::F32(out), (items, rows, columns, channels).into()))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (items, height, width, channels) = x.dims4()?;
         let geometry = Geometry { window: self.0, height, width, channels };
         let (image_len, taps) = (height * width * channels, self.0.size * self.0.size);

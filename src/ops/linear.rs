@@ -152,13 +152,7 @@ impl CustomOp2 for Trained {
         Ok(product(slice(x, lx)?, lx.shape(), &packed, None, Activation::Identity))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let weight_gradient = match weight.track_op() {
             true => Some(rows_of(grad)?.t()?.matmul(&rows_of(&x.detach())?)?),
             false => None,
@@ -198,9 +192,6 @@ impl CustomOp2 for AddBias {
     }
 
     fn bwd(&self, y: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((
-            y.track_op().then(|| grad.clone()),
-            bias.track_op().then(|| sum_rows(grad)).transpose()?,
-        ))
+        Ok((y.track_op().then(|| grad.clone()), bias.track_op().then(|| sum_rows(grad)).transpose()?))
     }
 }

@@ -33,7 +33,8 @@ enum Content {
     Prompts(BTreeMap<String, Vec<String>>),
 }
 
-/// Loads a set by name, or from a file: a template a line, a JSON list, or JSON that maps classes to prompts.
+/// Loads a set by name, or from a file: a template a line, a JSON list, or JSON that maps classes to prompts. What is
+/// neither, but has a placeholder, is a template itself.
 pub fn load(name_or_path: &str) -> Result<TemplateSet> {
     if let Some((name, _, text)) = BUILTIN.iter().find(|(name, ..)| *name == name_or_path) {
         return TemplateSet::parse(name, text);
@@ -44,6 +45,7 @@ pub fn load(name_or_path: &str) -> Result<TemplateSet> {
             let text = String::from_utf8(bytes).map_err(|_| Error::run("not UTF-8 text").at(path.display()))?;
             TemplateSet::parse(name_or_path, &text)
         }
+        Err(_) if has_placeholder(name_or_path) => TemplateSet::single(name_or_path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
         Err(error) => Err(Error::from(error).at(path.display())),
     }
@@ -144,10 +146,14 @@ impl Json {
 
 const PLACEHOLDERS: [&str; 2] = ["{}", "{c}"];
 
+fn has_placeholder(template: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| template.contains(placeholder))
+}
+
 /// Checks that each template has a placeholder; an error comes with the template's number.
 fn templates<'a>(numbered: impl Iterator<Item = (usize, &'a str)>) -> Result<Vec<String>, (usize, Error)> {
     let check = |(number, template): (usize, &str)| {
-        if PLACEHOLDERS.iter().any(|placeholder| template.contains(placeholder)) {
+        if has_placeholder(template) {
             return Ok(template.to_owned());
         }
         let error = Error::run(format!("no placeholder in the template {template:?}"));
@@ -230,6 +236,7 @@ mod tests {
         for (name, count) in [("openai-80", 80), ("openai-7", 7), ("simple", 1)] {
             assert_eq!(load(name).unwrap().fill("cat").unwrap().len(), count);
         }
+        assert_eq!(load("a {}/{c}").unwrap().fill("cat").unwrap(), ["a cat/cat"]);
         assert_eq!(load("simple").unwrap().fill("tabby cat").unwrap(), ["a photo of a tabby cat."]);
     }
 

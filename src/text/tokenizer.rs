@@ -27,7 +27,7 @@ pub struct Tokenizer {
 
 enum Engine {
     /// open_clip's own tokenizer: its regular expression around byte-pair encoding. The numbers are the two marks.
-    OpenClip { bpe: BPE, start: u32, end: u32 },
+    OpenClip { bpe: Box<BPE>, start: u32, end: u32 },
     /// A pipeline as `tokenizer.json` describes it.
     Pipeline(Box<tokenizers::Tokenizer>),
 }
@@ -43,19 +43,30 @@ impl Tokenizer {
         Self::from_merges(&read(path)?).map_err(|error| error.at(path.display()))
     }
 
-    /// Any tokenizer from a `tokenizer.json`.
+    /// Any tokenizer from a `tokenizer.json`. The padding token is named in `tokenizer_config.json` beside it.
     pub fn from_json(path: &Path) -> Result<Self> {
         let pipeline = tokenizers::Tokenizer::from_bytes(read(path)?).map_err(|error| unreadable(path, error))?;
-        Self::from_pipeline(pipeline).map_err(|error| error.at(path.display()))
+        Self::from_pipeline(pipeline, Some(path)).map_err(|error| error.at(path.display()))
     }
 
-    /// transformers' CLIP tokenizer from its `vocab.json` and `merges.txt`.
+    /// Any tokenizer from the content of a `tokenizer.json`.
+    pub fn from_json_bytes(json: &[u8]) -> Result<Self> {
+        let pipeline = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|error| Error::run(format!("not a usable tokenizer: {error}")))?;
+        Self::from_pipeline(pipeline, None)
+    }
+
+    /// transformers' CLIP tokenizer from its `vocab.json` and `merges.txt`, and `tokenizer_config.json` beside them.
     pub fn from_clip_files(vocab: &Path, merges: &Path) -> Result<Self> {
         let ids: Vocab = serde_json::from_slice(&read(vocab)?).map_err(|error| unreadable(vocab, error))?;
         let text = String::from_utf8(read(merges)?).map_err(|error| unreadable(merges, error))?;
         let pairs = text.lines().filter(|line| !line.starts_with("#version")).filter_map(pair).collect();
-        let pipeline = clip_pipeline(ids, pairs).map_err(|error| unreadable(vocab, error))?;
-        Self::from_pipeline(pipeline)
+        let mut pipeline = clip_pipeline(ids, pairs).map_err(|error| unreadable(vocab, error))?;
+        // Where a repository pads with an ordinary token such as `!`, transformers makes it special.
+        if let Some(pad) = pad_token(&vocab.with_file_name("tokenizer_config.json")) {
+            pipeline.add_special_tokens([AddedToken::from(pad, true)]).map_err(|error| unreadable(vocab, error))?;
+        }
+        Self::from_pipeline(pipeline, Some(vocab))
     }
 
     /// A BERT tokenizer from its `vocab.txt`.
@@ -63,7 +74,7 @@ impl Tokenizer {
         let text = String::from_utf8(read(vocab)?).map_err(|error| unreadable(vocab, error))?;
         let ids = text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), id)).collect();
         let pipeline = bert_pipeline(ids, lowercase).map_err(|error| unreadable(vocab, error))?;
-        Self::from_pipeline(pipeline)
+        Self::from_pipeline(pipeline, Some(vocab))
     }
 
     /// The spec of plain CLIP with this tokenizer: its own special tokens, and padding that a causal tower ignores.
@@ -173,24 +184,36 @@ impl Tokenizer {
             .map_err(|error| Error::run(format!("not a vocabulary of merges: {error}")))?;
         let frame = Frame { before: vec![start], after: vec![start + 1] };
         Ok(Self {
-            engine: Engine::OpenClip { bpe, start, end: start + 1 },
+            engine: Engine::OpenClip { bpe: Box::new(bpe), start, end: start + 1 },
             frame,
             pad: 0,
             vocab_size: start as usize + 2,
         })
     }
 
-    fn from_pipeline(mut pipeline: tokenizers::Tokenizer) -> Result<Self> {
+    fn from_pipeline(mut pipeline: tokenizers::Tokenizer, path: Option<&Path>) -> Result<Self> {
         pipeline.with_truncation(None).map_err(cannot_encode)?;
         let said = pipeline.get_padding().map(|padding| padding.pad_id);
         pipeline.with_padding(None);
         let frame = frame_of(&pipeline)?;
-        // What the file says, else one of the usual names, else the end of text as in CLIP.
-        let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| pipeline.token_to_id(token));
-        let pad = said.or_else(usual).or_else(|| frame.after.last().copied()).unwrap_or(0);
+        // The configured token, what the file says, one of the usual names, or the end of text as in CLIP.
+        let pad = path
+            .and_then(|path| pad_token(&path.with_file_name("tokenizer_config.json")))
+            .and_then(|token| pipeline.token_to_id(&token))
+            .or(said)
+            .or_else(|| ["[PAD]", "<pad>"].iter().find_map(|token| pipeline.token_to_id(token)))
+            .or_else(|| frame.after.last().copied())
+            .unwrap_or(0);
         let vocab_size = pipeline.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         Ok(Self { engine: Engine::Pipeline(Box::new(pipeline)), frame, pad, vocab_size })
     }
+}
+
+/// The padding token that transformers' config names, as a string or as an object.
+fn pad_token(config: &Path) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    let token = config.get("pad_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
 /// The special tokens that a pipeline's last step puts around a text.

@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -148,14 +148,7 @@ impl Files {
         Ok(Some(tensor.to_dtype(dtype).and_then(|t| t.to_device(device)).map_err(at)?))
     }
 
-    fn read_int8(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        info: &TensorInfo,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor> {
+    fn read_int8(&self, name: &str, bytes: &[u8], info: &TensorInfo, dtype: DType, device: &Device) -> Result<Tensor> {
         let scales = self
             .read(&format!("{name}.scale"), DType::F32, &Device::Cpu)?
             .ok_or_else(|| Error::run(format!("the int8 tensor `{name}` has no `{name}.scale`")))?

@@ -152,7 +152,10 @@ mod tests {
         let recipe = layout.recipe("image.blocks.11.norm1.bias").unwrap();
         assert_eq!(recipe.names, ["vision_model.encoder.layers.11.layer_norm1.bias"]);
         let recipe = layout.recipe("image.blocks.3.qkv.weight").unwrap();
-        assert_eq!((recipe.names.join(" "), recipe.form), ("a.3.q.weight a.3.k.weight a.3.v.weight".into(), Form::Stacked));
+        assert_eq!(
+            (recipe.names.join(" "), recipe.form),
+            ("a.3.q.weight a.3.k.weight a.3.v.weight".into(), Form::Stacked)
+        );
         assert_eq!(layout.recipe("image.proj.weight").unwrap().form, Form::Transposed);
         assert_eq!(layout.recipe("image.proj.bias"), None);
         assert_eq!(layout.ours("a.7.k.bias").unwrap(), "image.blocks.7.qkv.bias");

@@ -64,7 +64,8 @@ impl Store {
             }
             match self.layout.ours(name) {
                 Some(ours) if !ours.starts_with(prefix) => {}
-                _ => problems.push(format!("unexpected tensor `{name}` {:?}", self.files.shape(name).unwrap_or_default())),
+                _ => problems
+                    .push(format!("unexpected tensor `{name}` {:?}", self.files.shape(name).unwrap_or_default())),
             }
         }
         if problems.is_empty() {
@@ -141,7 +142,8 @@ impl Params<'_> {
         if squeezed(tensor.dims()) == squeezed(shape) {
             return Ok(Some(tensor.reshape(shape)?));
         }
-        self.store.problem(format!("tensor `{label}` has shape {:?}, the configuration asks for {shape:?}", tensor.dims()));
+        self.store
+            .problem(format!("tensor `{label}` has shape {:?}, the configuration asks for {shape:?}", tensor.dims()));
         self.zeros(shape).map(Some)
     }
 

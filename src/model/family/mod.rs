@@ -60,7 +60,7 @@ pub struct TextPlan {
     pub clean: Clean,
     /// Whether rows are always filled up to the context length, because the tower looks at padding.
     pub fixed: bool,
-    /// The padding token, if the configuration names one.
+    /// The padding token's id, if the tower's configuration names one.
     pub pad_id: Option<u32>,
     /// Whether the token that ends a text is blanked (open_clip's `strip_sep_token`).
     pub strip_sep: bool,

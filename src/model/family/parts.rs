@@ -97,9 +97,9 @@ pub(super) fn open_clip_act(quick: bool, tower: &Section<'_>) -> Result<Activati
 /// Fails when a part asks for something that we do not build.
 pub(super) fn refuse(section: &Section<'_>, keys: &[&str]) -> Result<()> {
     for key in keys {
-        let on = section.raw(key).is_some_and(|value| {
-            value.as_bool().unwrap_or(!value.is_null() && value.as_str() != Some("default"))
-        });
+        let on = section
+            .raw(key)
+            .is_some_and(|value| value.as_bool().unwrap_or(!value.is_null() && value.as_str() != Some("default")));
         if on {
             return Err(section.error(key, "this architecture option is not supported"));
         }

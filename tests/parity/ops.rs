@@ -1,0 +1,244 @@
+//! Every differentiable op against PyTorch: the composed path in f64, the fused path in f32, finite differences, and
+//! what a frozen weight costs.
+
+use super::{Golden, golden_directory};
+use candle_core::{DType, Device, Tensor, Var};
+use clip_cli::model::{Clip, LoadOptions, TextTower};
+use clip_cli::ops::{self, Activation, LayerNorm, Linear, Mask, Window};
+use clip_cli::weights::Files;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One op with one set of inputs, and what PyTorch made of it in f64.
+struct Case {
+    name: String,
+    settings: serde_json::Value,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+fn cases() -> Vec<Case> {
+    let data = golden_directory().join("data");
+    let files = Files::open(&data.join("ops.safetensors")).unwrap();
+    let settings = std::fs::read_to_string(data.join("ops.json")).unwrap();
+    let settings: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&settings).unwrap();
+    let case = |(name, settings): (&String, &serde_json::Value)| Case {
+        name: name.clone(),
+        settings: settings.clone(),
+        tensors: files
+            .names()
+            .filter_map(|full| Some((full, full.strip_prefix(name)?.strip_prefix('/')?)))
+            .map(|(full, key)| (key.to_owned(), files.read(full, DType::F64, &Device::Cpu).unwrap().unwrap()))
+            .collect(),
+    };
+    settings.iter().map(case).collect()
+}
+
+impl Case {
+    fn op(&self) -> &str {
+        self.name.split('/').next().unwrap()
+    }
+
+    fn number(&self, key: &str) -> usize {
+        self.settings[key].as_u64().unwrap() as usize
+    }
+
+    /// The names of the inputs that have a gradient.
+    fn inputs(&self) -> Vec<String> {
+        self.tensors
+            .keys()
+            .filter_map(|key| key.strip_prefix('d'))
+            .filter(|key| *key != "y")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn vars(&self, dtype: DType) -> BTreeMap<String, Var> {
+        let var = |key: &String| Var::from_tensor(&self.tensors[key].to_dtype(dtype).unwrap()).unwrap();
+        self.inputs().iter().map(|key| (key.clone(), var(key))).collect()
+    }
+
+    /// The op's output for these inputs.
+    fn forward(&self, x: &BTreeMap<String, Var>) -> Tensor {
+        let act = self.settings["act"].as_str().map(|act| match act {
+            "none" => Activation::Identity,
+            "gelu_erf" => Activation::GeluErf,
+            "gelu_tanh" => Activation::GeluTanh,
+            name => Activation::from_hidden_act(name).unwrap(),
+        });
+        let linear = || Linear::new(x["w"].as_tensor().clone(), Some(x["b"].as_tensor().clone()));
+        match self.op() {
+            "act" => act.unwrap().forward(&x["x"]).unwrap(),
+            "linear" => linear().forward(&x["x"], act.unwrap()).unwrap(),
+            "layer_norm" => {
+                let (weight, bias) = (x["w"].as_tensor().clone(), x["b"].as_tensor().clone());
+                LayerNorm { weight, bias, eps: self.settings["eps"].as_f64().unwrap() }.forward(&x["x"]).unwrap()
+            }
+            "softmax" => ops::softmax(&x["x"]).unwrap(),
+            "l2_normalise" => ops::normalize(&x["x"]).unwrap(),
+            "attention" => ops::self_attention(&x["qkv"], self.number("heads"), &self.mask()).unwrap(),
+            "patch_embed" => {
+                let (outputs, channels, size, _) = x["w"].dims4().unwrap();
+                let weight = x["w"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+                let weight = weight.reshape((outputs, size * size * channels)).unwrap();
+                let (items, _, height, width) = x["x"].dims4().unwrap();
+                let window = Window::tiles(size);
+                let image = x["x"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+                let y = Linear::new(weight, Some(x["b"].as_tensor().clone()));
+                let y = y.forward(&ops::unfold(&image, window).unwrap(), Activation::Identity).unwrap();
+                let y = y.reshape((items, window.count(height), window.count(width), outputs)).unwrap();
+                y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+            }
+            "depthwise" => {
+                let (channels, _, size, _) = x["w"].dims4().unwrap();
+                let weight = x["w"].reshape((channels, size * size)).unwrap().t().unwrap().contiguous().unwrap();
+                let padding: Vec<usize> = serde_json::from_value(self.settings["pad_top_bottom"].clone()).unwrap();
+                let window = Window { size, stride: self.number("stride"), before: padding[0], after: padding[1] };
+                let image = x["x"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+                let y = ops::depthwise(&image, &weight, window).unwrap();
+                y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+            }
+            other => panic!("no test for the op {other}"),
+        }
+    }
+
+    fn mask(&self) -> Mask {
+        match self.settings["mask"].as_str().unwrap() {
+            "none" => Mask::None,
+            "causal" => Mask::Causal,
+            _ => Mask::Lengths(Arc::new(serde_json::from_value(self.settings["lengths"].clone()).unwrap())),
+        }
+    }
+
+    /// Σ y · dy, whose gradient is what PyTorch computed.
+    fn objective(&self, x: &BTreeMap<String, Var>) -> Tensor {
+        let y = self.forward(x);
+        (&y * self.tensors["dy"].to_dtype(y.dtype()).unwrap()).unwrap().sum_all().unwrap()
+    }
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// |a - b| / |b| over all numbers of a tensor.
+fn relative(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |x: Vec<f64>| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let (a, b) = (numbers(a), numbers(b));
+    norm(a.iter().zip(&b).map(|(a, b)| a - b).collect()) / norm(b).max(1e-12)
+}
+
+fn compare(dtype: DType, bound: f64) {
+    let cases = cases();
+    assert!(cases.len() >= 45);
+    for case in cases {
+        let x = case.vars(dtype);
+        let y = case.forward(&x);
+        let error = relative(&y, &case.tensors["y"]);
+        assert!(error <= bound, "{}: y differs by {error:e}", case.name);
+        let gradients = case.objective(&x).backward().unwrap();
+        for (key, var) in &x {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{}: no gradient for {key}", case.name));
+            let expected = &case.tensors[&format!("d{key}")];
+            let error = relative(gradient, expected);
+            assert!(error <= bound, "{}: d{key} differs by {error:e}", case.name);
+        }
+    }
+}
+
+#[test]
+fn the_composed_path_equals_pytorch_in_f64() {
+    compare(DType::F64, 1e-7);
+}
+
+#[test]
+fn the_fused_path_equals_pytorch_in_f32() {
+    compare(DType::F32, 1e-5);
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    const STEP: f64 = 1e-5;
+    for case in cases() {
+        let x = case.vars(DType::F64);
+        let gradients = case.objective(&x).backward().unwrap();
+        for (key, var) in &x {
+            let gradient = numbers(gradients.get(var).unwrap());
+            let start = numbers(var);
+            let scale = gradient.iter().fold(1e-3f64, |max, g| max.max(g.abs()));
+            // Every seventh number: all places take their turn over the cases.
+            for i in (0..start.len()).step_by(7) {
+                let value = |delta: f64| {
+                    let mut moved = start.clone();
+                    moved[i] += delta;
+                    var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                    case.objective(&x).to_scalar::<f64>().unwrap()
+                };
+                let slope = (value(STEP) - value(-STEP)) / (2.0 * STEP);
+                let error = (slope - gradient[i]).abs() / scale;
+                assert!(error <= 1e-6, "{}: d{key}[{i}] is {}, the slope {slope}", case.name, gradient[i]);
+            }
+            var.set(&Tensor::from_vec(start, var.shape(), &Device::Cpu).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn cross_attention_equals_its_composed_form() {
+    let draw = |tokens: usize, seed: usize| {
+        let numbers = (0..2 * tokens * 12).map(|i| ((i * 7919 + seed * 104_729) % 997) as f32 / 400.0 - 1.2).collect();
+        Var::from_vec(numbers, (2, tokens, 12), &Device::Cpu).unwrap()
+    };
+    let (q, k, v) = (draw(3, 1), draw(7, 2), draw(7, 3));
+    let weight = draw(3, 4);
+    let gradients = |y: Tensor| (y * weight.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+    let fused = ops::attention(&q, &k, &v, 3, &Mask::None).unwrap();
+    let composed = ops::attention::composed(&q, &k, &v, 3, &Mask::None).unwrap();
+    assert!(relative(&fused, &composed) <= 1e-5);
+    let (fused, composed) = (gradients(fused), gradients(composed));
+    for x in [&q, &k, &v] {
+        assert!(relative(fused.get(x).unwrap(), composed.get(x).unwrap()) <= 1e-5);
+    }
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient_and_passes_the_right_one() {
+    for case in cases().iter().filter(|case| case.op() == "linear") {
+        let vars = case.vars(DType::F32);
+        let frozen = Linear::new(vars["w"].as_detached_tensor(), Some(vars["b"].as_detached_tensor()));
+        let act = Activation::GeluErf;
+        let y = frozen.forward(&vars["x"], act).unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(frozen.weight()).is_none() && gradients.get(frozen.bias().unwrap()).is_none());
+        let trained = Linear::new(vars["w"].as_tensor().clone(), Some(vars["b"].as_tensor().clone()));
+        let reference = trained.forward(&vars["x"], act).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(relative(gradients.get(&vars["x"]).unwrap(), reference.get(&vars["x"]).unwrap()) <= 1e-5);
+    }
+}
+
+#[test]
+fn a_whole_tower_passes_the_right_gradient_to_learnt_prompts() {
+    for name in ["hf-clip-quickgelu", "hf-siglip", "open_clip-vit", "custom-text-dinov2"] {
+        let golden = Golden::named(name);
+        let (ids, len) = golden.ids();
+        let gradient = |dtype| {
+            let clip = Clip::open(golden.files(), &LoadOptions { dtype, ..LoadOptions::default() }).unwrap();
+            let tower = clip.text().unwrap();
+            let prompt = Var::from_tensor(&tower.embed(&ids, len).unwrap()).unwrap();
+            let embeddings = match &*tower {
+                TextTower::Transformer(tower) => {
+                    let ends: Vec<usize> = ids.chunks(len).map(|ids| tower.end(ids)).collect();
+                    tower.forward_embedded(&prompt, &ends)
+                }
+                TextTower::Bert(tower) => tower.forward_embedded(&prompt, &vec![len / 2; ids.len() / len]),
+            };
+            let unit = ops::normalize(&embeddings.unwrap()).unwrap();
+            let weights = golden.tensor("text_embeds_raw").to_dtype(dtype).unwrap().sin().unwrap();
+            let value = (unit * weights).unwrap().sum_all().unwrap();
+            value.backward().unwrap().get(&prompt).unwrap().clone()
+        };
+        let (fused, composed) = (gradient(DType::F32), gradient(DType::F64));
+        let error = relative(&fused, &composed);
+        assert!(error <= 1e-5, "{name}: the gradient of the prompt differs by {error:e}");
+    }
+}
