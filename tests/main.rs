@@ -1,5 +1,6 @@
 //! All integration tests in one binary, because each binary links candle.
 
+mod cli;
 mod parity;
 mod pixels;
 mod text;
