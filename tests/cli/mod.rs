@@ -1,10 +1,16 @@
 //! Whole commands, as a shell runs them.
 
+mod bad_input;
 mod doctor;
+mod embed;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod help;
 mod hub;
 mod models;
+mod outputs;
+mod process;
+mod sandbox;
 mod similarity;
 mod zeroshot;
 
