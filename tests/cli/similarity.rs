@@ -46,11 +46,33 @@ fn formats() {
         assert_eq!(run.code, Some(1), "{}", run.stderr);
         stable(&run.stdout)
     };
-    assert_snapshot!(run(&[]), @"");
-    assert_snapshot!(run(&["--format", "csv"]), @"");
-    assert_snapshot!(run(&["--format", "table", "--probs"]), @"");
-    assert_snapshot!(run(&["--pairs"]), @"");
-    assert_snapshot!(run(&["--pairs", "--format", "csv"]), @"");
+    assert_snapshot!(run(&[]), @r#"
+    {"id":"landscape.jpg","similarities":[{"id":"a cat","score":-0.255},{"id":"a, dog","score":-0.169}],"model":"hf-clip-gelu@SHA"}
+    {"id":"no.jpg","error":{"kind":"not_found","message":"No such file or directory (os error 2)"}}
+    "#);
+    assert_snapshot!(run(&["--format", "csv"]), @r#"
+    id,a cat,"a, dog",error
+    landscape.jpg,-0.255,-0.169,
+    no.jpg,,,No such file or directory (os error 2)
+    "#);
+    assert_snapshot!(run(&["--format", "table", "--probs"]), @r#"
+    ────────────────────────────────────────────────────────────────────────
+                     a cat                                           a, dog 
+    ════════════════════════════════════════════════════════════════════════
+     landscape.jpg                                          28.4 %   71.6 % 
+    ────────────────────────────────────────────────────────────────────────
+     no.jpg          error: No such file or directory (os error 2)          
+    ────────────────────────────────────────────────────────────────────────
+    "#);
+    assert_snapshot!(run(&["--pairs"]), @r#"
+    {"id":"landscape.jpg","other":"a cat","score":-0.255,"model":"hf-clip-gelu@SHA"}
+    {"id":"no.jpg","error":{"kind":"not_found","message":"No such file or directory (os error 2)"}}
+    "#);
+    assert_snapshot!(run(&["--pairs", "--format", "csv"]), @r#"
+    id,other,score,error
+    landscape.jpg,a cat,-0.255,
+    no.jpg,"a, dog",,No such file or directory (os error 2)
+    "#);
 }
 
 #[test]

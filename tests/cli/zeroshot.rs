@@ -75,10 +75,31 @@ fn formats() {
         assert!(run.stderr.contains("1 of 2 items failed"), "{}", run.stderr);
         stable(&run.stdout)
     };
-    assert_snapshot!(run(&[]), @"");
-    assert_snapshot!(run(&["--format", "csv", "-k", "2"]), @"");
-    assert_snapshot!(run(&["--format", "tsv", "--top-k", "1"]), @"");
-    assert_snapshot!(run(&["--format", "table", "-k", "2"]), @"");
+    assert_snapshot!(run(&[]), @r#"
+    {"id":"landscape.jpg","predictions":[{"label":"dog","score":0.604},{"label":"house, old","score":0.234},{"label":"cat","score":0.160}],"model":"hf-clip-gelu@SHA"}
+    {"id":"no.jpg","error":{"kind":"not_found","message":"No such file or directory (os error 2)"}}
+    "#);
+    assert_snapshot!(run(&["--format", "csv", "-k", "2"]), @r#"
+    id,rank,label,score,error
+    landscape.jpg,1,dog,0.604,
+    landscape.jpg,2,"house, old",0.234,
+    no.jpg,,,,No such file or directory (os error 2)
+    "#);
+    assert_snapshot!(run(&["--format", "tsv", "--top-k", "1"]), @r#"
+    id	rank	label	score	error
+    landscape.jpg	1	dog	0.604	
+    no.jpg				No such file or directory (os error 2)
+    "#);
+    assert_snapshot!(run(&["--format", "table", "-k", "2"]), @r#"
+    ────────────────────────────────────────────────────────────────────────
+     image           label                                           score  
+    ════════════════════════════════════════════════════════════════════════
+     landscape.jpg   dog                                             60.5 % 
+                     house, old                                      23.4 % 
+    ────────────────────────────────────────────────────────────────────────
+     no.jpg          error: No such file or directory (os error 2)          
+    ────────────────────────────────────────────────────────────────────────
+    "#);
 }
 
 #[test]
@@ -126,7 +147,10 @@ fn embeddings_that_cannot_be_used() {
     let (own, other) = (model("hf-clip-gelu"), model("hf-clip-quickgelu"));
     let embedded = program.run(&["embed", "--model", &other, "landscape.jpg"]).ok();
     let stderr = program.run_with(&softmax(&own, &["-"]), embedded).fails(3);
-    assert_snapshot!(stable(&stderr), @"");
+    assert_snapshot!(stable(&stderr), @r#"
+    error: landscape.jpg: the embedding comes from the model hf-clip-quickgelu@SHA, but this is hf-clip-gelu@SHA
+    hint: use the model that made the embeddings: --model
+    "#);
 
     let id = records(&program.run(&["embed", "--model", &own, "tiny.png"]).ok())[0]["model"].clone();
     let lines = format!(
@@ -134,7 +158,12 @@ fn embeddings_that_cannot_be_used() {
     );
     let run = program.run_with(&softmax(&own, &["-"]), lines);
     assert_eq!(run.code, Some(1));
-    assert_snapshot!(stable(&run.stdout), @"");
+    assert_snapshot!(stable(&run.stdout), @r#"
+    {"id":"a","error":{"kind":"invalid","message":"the embedding has 2 numbers, those of hf-clip-gelu@SHA have 48"}}
+    {"id":"b","error":{"kind":"invalid","message":"the record has neither an embedding nor an error"}}
+    {"id":"c","error":{"kind":"truncated","message":"short"}}
+    {"id":"standard input, record 4","error":{"kind":"invalid","message":"not one of `embed`'s records: key must be a string at line 1 column 2"}}
+    "#);
 
     let texts = program.run(&["embed", "--model", &own, "--text", "a cat"]).ok();
     let run = program.run_with(&softmax(&own, &["-"]), texts);
@@ -269,9 +298,31 @@ fn evaluation() {
         program.run(&[&arguments[..], more].concat())
     };
     let report = run(&[&set, "--classnames", &names]).ok();
-    assert_snapshot!(stable(&report), @"");
-    assert_snapshot!(stable(&run(&[&set, "--classnames", &names, "--format", "csv"]).ok()), @"");
-    assert_snapshot!(stable(&run(&[&set, "--classnames", &names, "--format", "table"]).ok()), @"");
+    assert_snapshot!(stable(&report), @r#"{"dataset":"two","model":"hf-clip-gelu","pretrained":"hf-clip-gelu@SHA","task":"zeroshot_classification","metrics":{"acc1":0.8,"acc5":null,"mean_per_class_recall":0.833},"language":"en","intervals":{"acc1":[0.375,0.963],"acc5":null,"mean_per_class_recall":[0.432,0.969]},"n":5,"templates":"simple","classes":[{"label":"a cat","n":2,"recall":1.0,"precision":0.666,"confused_with":null},{"label":"an old house","n":3,"recall":0.666,"precision":1.0,"confused_with":{"label":"a cat","n":1}}],"failed":[],"version":"VERSION"}"#);
+    assert_snapshot!(stable(&run(&[&set, "--classnames", &names, "--format", "csv"]).ok()), @r#"
+    label,n,recall,precision,confused_with,confused_n
+    a cat,2,1,0.666,,
+    an old house,3,0.666,1,a cat,1
+    "#);
+    assert_snapshot!(stable(&run(&[&set, "--classnames", &names, "--format", "table"]).ok()), @r#"
+    ───────────────────────────────────────────────────────────────
+     class          n   recall    precision   most often taken for 
+    ═══════════════════════════════════════════════════════════════
+     a cat          2   100.0 %      66.7 %                        
+    ───────────────────────────────────────────────────────────────
+     an old house   3    66.7 %     100.0 %   a cat (1)            
+    ───────────────────────────────────────────────────────────────
+    ──────────────────────────────────────────────────
+     metric                  value    95 % interval   
+    ══════════════════════════════════════════════════
+     acc1                    80.0 %   37.6 % – 96.4 % 
+    ──────────────────────────────────────────────────
+     acc5                         –                   
+    ──────────────────────────────────────────────────
+     mean_per_class_recall   83.3 %   43.2 % – 96.9 % 
+    ──────────────────────────────────────────────────
+    two: 5 images, 2 classes, hf-clip-gelu@SHA, templates simple
+    "#);
 
     // The same images in a table give the same numbers, as predictions one by one do.
     let mut rows = "image,label\n".to_owned();
