@@ -24,6 +24,7 @@ pub(super) fn set_up(asked: Option<NonZeroUsize>) -> Result<usize> {
 }
 
 fn from_environment() -> Option<NonZeroUsize> {
+    #[expect(clippy::disallowed_methods, reason = "this is the app, which may")]
     std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok()
 }
 

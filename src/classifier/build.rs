@@ -42,7 +42,8 @@ impl Prompts {
     /// are done, and may stop the work.
     pub fn embed(&self, clip: &Clip, mut tick: impl FnMut(usize) -> Result<()>) -> Result<(Weights, usize)> {
         let dim = clip.spec.embed_dim;
-        let flat: Vec<(usize, &str)> = (0..).zip(&self.0).flat_map(|(i, row)| row.iter().map(move |p| (i, &**p))).collect();
+        let flat: Vec<(usize, &str)> =
+            (0..).zip(&self.0).flat_map(|(i, row)| row.iter().map(move |p| (i, &**p))).collect();
         let mut sums = vec![0f64; self.0.len() * dim];
         let (mut done, mut truncated) = (0, 0);
         for batch in flat.chunks(BATCH) {
@@ -77,7 +78,7 @@ pub struct Weights {
 impl Weights {
     /// Rows of this length, one behind the other; all numbers must be finite.
     pub fn new(rows: Vec<f32>, dim: usize) -> Result<Self> {
-        if dim == 0 || rows.len() % dim != 0 {
+        if dim == 0 || !rows.len().is_multiple_of(dim) {
             return Err(Error::run(format!("{} numbers do not make rows of {dim}", rows.len())));
         }
         if let Some(at) = rows.iter().position(|x| !x.is_finite()) {

@@ -20,12 +20,13 @@ use std::path::PathBuf;
 /// Compare images and texts with each other
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each input is compared with each text and everything named by --with; without those, with each other input. Inputs are
-images, folders, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. Embeddings of
-different models are refused. If all inputs are embeddings, cosines need no model.
+Each input is compared with each text and everything named by --with; without those, with each other input. \
+Inputs are images, folders, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. \
+Embeddings of different models are refused. If all inputs are embeddings, cosines need no model.
 
-JSON Lines records are {\"id\",\"similarities\":[{\"id\",\"score\"}],\"model\"}, with --pairs {\"id\",\"other\",\"score\",\"model\"};
-an input that failed is {\"id\",\"error\"}. Comma-separated values hold the matrix, an input a row.
+JSON Lines records are {\"id\",\"similarities\":[{\"id\",\"score\"}],\"model\"}, with --pairs \
+{\"id\",\"other\",\"score\",\"model\"}; an input that failed is {\"id\",\"error\"}. Comma-separated values hold the matrix, \
+an input a row.
 
 Examples:
   clip-cli similarity cat.jpg dog.jpg --text 'a cat' --text 'a dog' --probs
@@ -94,11 +95,13 @@ impl Command for Similarity {
 
         // What rows are compared with must be at hand before the first row is.
         let mut columns = Vec::new();
-        reader.texts(&self, &mut |item| Ok(columns.push(item)))?;
-        reader.inputs(&self.with, &mut |item| Ok(columns.push(item)))?;
-        if !self.has_columns() {
-            reader.inputs(&self.images.inputs, &mut |item| Ok(columns.push(item)))?;
-        }
+        let mut keep = |item| {
+            columns.push(item);
+            Ok(())
+        };
+        reader.texts(&self, &mut keep)?;
+        let others = if self.has_columns() { &self.with } else { &self.images.inputs };
+        reader.inputs(others, &mut keep)?;
         let model = reader.model.as_ref().map(|(model, _)| model.clone()).unwrap_or_default();
         let format = self.format.resolve(&self.output);
         let shares = matches!(score, Score::Probability(_));
@@ -211,12 +214,14 @@ impl Similarity {
 
     fn check(&self) -> Result<()> {
         let texts_on_stdin = self.texts.as_deref().is_some_and(is_stdin);
-        self.images.check_stdin(&[("--texts", texts_on_stdin), ("--with", self.with.iter().any(|path| is_stdin(path)))])?;
+        self.images
+            .check_stdin(&[("--texts", texts_on_stdin), ("--with", self.with.iter().any(|path| is_stdin(path)))])?;
         if self.images.inputs.is_empty() && !self.has_columns() {
             return Err(Error::usage("nothing to compare").hint("name images, and texts with --text"));
         }
         if self.pairs && (self.images.inputs.is_empty() || !self.has_columns()) {
-            return Err(Error::usage("--pairs needs inputs, and something to compare each with").hint("name texts with --text or --texts"));
+            return Err(Error::usage("--pairs needs inputs, and something to compare each with")
+                .hint("name texts with --text or --texts"));
         }
         Ok(())
     }
@@ -323,9 +328,11 @@ impl<'a> Reader<'a> {
                 if let (Some(model), Ok(embedding)) = (&record.model, &record.embedded.result) {
                     let (first, dim) = known.get_or_insert_with(|| (model.clone(), embedding.len()));
                     if !same_model(first, model) {
-                        return Err(Error::run(format!("the embedding comes from the model {model}, others from {first}"))
-                            .at(&record.embedded.id)
-                            .hint("embed both sets with the same model"));
+                        return Err(Error::run(format!(
+                            "the embedding comes from the model {model}, others from {first}"
+                        ))
+                        .at(&record.embedded.id)
+                        .hint("embed both sets with the same model"));
                     }
                     if embedding.len() != *dim {
                         let message = format!("the embedding has {} numbers, others have {dim}", embedding.len());

@@ -66,7 +66,8 @@ impl Labelled {
         if rows.is_empty() {
             return Err(Error::run("no rows in this table"));
         }
-        let labels: Vec<String> = rows.iter().map(|(_, label)| label.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let labels: Vec<String> =
+            rows.iter().map(|(_, label)| label.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let (classes, index) = options.assign(&labels, "label")?;
         let index: HashMap<String, usize> = labels.into_iter().zip(index).collect();
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -193,11 +194,12 @@ fn read_json_lines(file: fs::File, options: &LabelledOptions) -> Result<Vec<(Str
         if line.trim().is_empty() {
             continue;
         }
-        let record: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&line).map_err(|error| Error::run(format!("not a JSON object: {error}")).at(&place))?;
+        let record: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line)
+            .map_err(|error| Error::run(format!("not a JSON object: {error}")).at(&place))?;
         let keys: Vec<String> = record.keys().cloned().collect();
         let cell = |asked: Option<&String>, usual, option| -> Result<String> {
-            let key = &keys[column(&keys, asked.map(String::as_str), usual, option).map_err(|error| error.at(&place))?];
+            let key =
+                &keys[column(&keys, asked.map(String::as_str), usual, option).map_err(|error| error.at(&place))?];
             match &record[key] {
                 serde_json::Value::String(text) => Ok(text.trim().to_owned()),
                 serde_json::Value::Number(number) => Ok(number.to_string()),
@@ -243,7 +245,10 @@ mod tests {
         result.err().map(|error| format!("{error} | {}", error.advice().unwrap_or_default())).unwrap_or_default()
     }
 
-    fn rows(name: &str, text: &str, options: &LabelledOptions) -> Result<(Vec<String>, Vec<(String, usize)>)> {
+    /// The classes, and each image with the index of its class.
+    type Content = (Vec<String>, Vec<(String, usize)>);
+
+    fn rows(name: &str, text: &str, options: &LabelledOptions) -> Result<Content> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
@@ -255,17 +260,19 @@ mod tests {
     #[test]
     fn class_folders() {
         let directory = tempfile::tempdir().unwrap();
-        for file in ["b_c/2.png", "b_c/1.jpg", "a/deep/er.png", "a/note.txt", ".hidden/x.png", "top.png", "empty/x.md"] {
+        for file in ["b_c/2.png", "b_c/1.jpg", "a/deep/er.png", "a/note.txt", ".hidden/x.png", "top.png", "empty/x.md"]
+        {
             let path = directory.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        let read = |options: &LabelledOptions| -> Result<(Vec<String>, Vec<(String, usize)>)> {
+        let read = |options: &LabelledOptions| -> Result<Content> {
             let Labelled { classes, items } = Labelled::open(directory.path(), options)?;
             let name = |id: String| Path::new(&id).file_name().unwrap().to_string_lossy().into_owned();
             Ok((classes, items.map(|(item, class)| (name(item.unwrap().id), class)).collect()))
         };
-        let files = |a, b| [("er.png", a), ("1.jpg", b), ("2.png", b)].map(|(name, class)| (name.to_owned(), class)).to_vec();
+        let files =
+            |a, b| [("er.png", a), ("1.jpg", b), ("2.png", b)].map(|(name, class)| (name.to_owned(), class)).to_vec();
         assert_eq!(read(&LabelledOptions::default()).unwrap(), (strings(&["a", "b c", "empty"]), files(0, 1)));
 
         let classes = Some(strings(&["b_c", "x", "a", "empty"]));
@@ -274,10 +281,13 @@ mod tests {
         let options = LabelledOptions { classes: Some(strings(&["a"])), ..LabelledOptions::default() };
         assert!(message(read(&options)).contains("the folder \"b_c\" is none of the given labels"));
 
-        let named = |text| LabelledOptions { names: Some(ClassNames::parse(text).unwrap()), ..LabelledOptions::default() };
+        let named =
+            |text| LabelledOptions { names: Some(ClassNames::parse(text).unwrap()), ..LabelledOptions::default() };
         assert_eq!(read(&named("a\tant hill\nb_c beech\nempty")).unwrap().0, strings(&["ant hill", "beech", "empty"]));
         assert!(message(read(&named("a ant"))).contains("does not say what the folder \"b_c\" stands for"));
-        assert!(message(read(&named("a x\nb_c x\nempty"))).contains("\"a\" and \"b_c\" both stand for the class \"x\""));
+        assert!(
+            message(read(&named("a x\nb_c x\nempty"))).contains("\"a\" and \"b_c\" both stand for the class \"x\"")
+        );
     }
 
     #[test]
@@ -310,7 +320,10 @@ mod tests {
     fn class_names() {
         let parse = |text| ClassNames::parse(text).map(|names| names.0.into_iter().collect::<BTreeMap<_, _>>());
         let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect();
-        assert_eq!(parse("n01\tAmerican bullfrog\textra\nn02\tgoldfish\n").unwrap(), pairs(&[("n01", "American bullfrog"), ("n02", "goldfish")]));
+        assert_eq!(
+            parse("n01\tAmerican bullfrog\textra\nn02\tgoldfish\n").unwrap(),
+            pairs(&[("n01", "American bullfrog"), ("n02", "goldfish")])
+        );
         assert_eq!(parse("n01 hot dog\r\ncat\n").unwrap(), pairs(&[("n01", "hot dog"), ("cat", "cat")]));
         assert_eq!(parse("{\"n01\": \"tench\"}").unwrap(), pairs(&[("n01", "tench")]));
         assert!(message(parse("a x\na y")).contains("line 2: \"a\" is there twice"));

@@ -213,7 +213,9 @@ fn parse(name: &str, number: u64, line: Line) -> Record {
     };
     let bytes = match line {
         Line::Whole(bytes) => bytes,
-        Line::TooLong(_) => return failed(place(), ItemKind::TooLarge, format!("longer than {MAX_RECORD_BYTES} bytes")),
+        Line::TooLong(_) => {
+            return failed(place(), ItemKind::TooLarge, format!("longer than {MAX_RECORD_BYTES} bytes"));
+        }
     };
     let fields: Fields = match serde_json::from_slice(&bytes) {
         Ok(fields) => fields,
@@ -272,7 +274,9 @@ mod tests {
 
     #[test]
     fn the_first_byte_stays() {
-        for (text, first) in [("", None), (" \n\n", None), ("\n {\"id\"", Some(b'{')), ("\u{feff}{", Some(b'{')), ("a{", Some(b'a'))] {
+        for (text, first) in
+            [("", None), (" \n\n", None), ("\n {\"id\"", Some(b'{')), ("\u{feff}{", Some(b'{')), ("a{", Some(b'a'))]
+        {
             let mut reader = BufReader::with_capacity(4, text.as_bytes());
             assert_eq!(first_byte(&mut reader).unwrap(), first, "{text:?}");
         }

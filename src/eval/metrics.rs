@@ -142,7 +142,8 @@ mod tests {
         assert_eq!(metrics.mean_per_class_recall, (1.0 / 3.0 + 1.0 + 0.0 + 1.0 + 0.0) / 5.0);
         assert_eq!(metrics.acc1_interval, Interval::wilson(3, 7));
         assert_eq!(metrics.acc5_interval, Some(Interval::wilson(5, 7)));
-        let class = |n, answered, recall, precision, confusion| ClassMetrics { n, answered, recall, precision, confusion };
+        let class =
+            |n, answered, recall, precision, confusion| ClassMetrics { n, answered, recall, precision, confusion };
         assert_eq!(metrics.classes[0], class(3, 2, Some(1.0 / 3.0), Some(0.5), Some((1, 1))));
         assert_eq!(metrics.classes[1], class(1, 3, Some(1.0), Some(1.0 / 3.0), None));
         assert_eq!(metrics.classes[2], class(1, 0, Some(0.0), None, Some((1, 1))));

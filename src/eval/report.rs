@@ -69,7 +69,12 @@ struct Confusion<'a> {
 
 impl<'a> Report<'a> {
     /// Puts a report together; `labels` are those of the classes that were counted.
-    pub fn new(subject: &'a Subject, labels: &'a [String], metrics: &Metrics, failed: &'a [(String, ItemError)]) -> Self {
+    pub fn new(
+        subject: &'a Subject,
+        labels: &'a [String],
+        metrics: &Metrics,
+        failed: &'a [(String, ItemError)],
+    ) -> Self {
         let class = |(label, class): (&'a String, &super::ClassMetrics)| Class {
             label,
             n: class.n,

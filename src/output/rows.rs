@@ -1,7 +1,6 @@
 //! Tables for people, and the formats of results that are rows.
 
-use comfy_table::style::{LineStyle, TableStyle};
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -97,7 +96,10 @@ mod tests {
     #[test]
     fn formats() {
         let auto = |output| RowFormat::Auto.resolve(Path::new(output));
-        assert_eq!(["a.csv", "a.TSV", "a.jsonl", "a"].map(auto), [RowFormat::Csv, RowFormat::Tsv, RowFormat::Jsonl, RowFormat::Jsonl]);
+        assert_eq!(
+            ["a.csv", "a.TSV", "a.jsonl", "a"].map(auto),
+            [RowFormat::Csv, RowFormat::Tsv, RowFormat::Jsonl, RowFormat::Jsonl]
+        );
         assert_eq!(RowFormat::Table.resolve(Path::new("a.csv")), RowFormat::Table);
     }
 

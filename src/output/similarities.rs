@@ -88,7 +88,8 @@ impl Similarities {
     pub fn pair(&mut self, id: &str, other: &str, score: Result<f32, &ItemError>) -> Result<()> {
         match (self.format, score) {
             (RowFormat::Table, score) => {
-                let score = score.map_or_else(|error| text(&format!("error: {error}")), |score| right(self.shown(score)));
+                let score =
+                    score.map_or_else(|error| text(&format!("error: {error}")), |score| right(self.shown(score)));
                 self.table.add_row([text(id), text(other), score]);
                 Ok(())
             }

@@ -47,7 +47,9 @@ pub(super) fn run(zeroshot: &Zeroshot, app: &App) -> Result<Status> {
         return Err(Error::usage("--eval takes one folder of class folders, or one table"));
     };
     if zeroshot.images.read_stdin() {
-        return Err(Error::usage("--eval cannot read standard input").hint("name a folder of class folders, or a table"));
+        return Err(
+            Error::usage("--eval cannot read standard input").hint("name a folder of class folders, or a table")
+        );
     }
     let templates = zeroshot.labels.templates()?;
     let given = zeroshot.labels.labels.is_some() || zeroshot.labels.labels_file.is_some();
@@ -110,7 +112,9 @@ pub(super) fn run(zeroshot: &Zeroshot, app: &App) -> Result<Status> {
 }
 
 /// Splits images from their classes, which come in the same order.
-fn truths(items: Box<dyn Iterator<Item = (Result<crate::data::Item>, usize)> + Send>) -> (mpsc::Receiver<usize>, Items) {
+fn truths(
+    items: Box<dyn Iterator<Item = (Result<crate::data::Item>, usize)> + Send>,
+) -> (mpsc::Receiver<usize>, Items) {
     let (class_of_next, classes) = mpsc::channel();
     let items = items.map(move |(item, class)| {
         // Whoever listens may have stopped at an error.
