@@ -135,6 +135,23 @@ pub enum ItemKind {
 }
 
 impl ItemKind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::NotFound,
+        Self::Unreadable,
+        Self::Empty,
+        Self::Unsupported,
+        Self::Truncated,
+        Self::Corrupt,
+        Self::TooLarge,
+        Self::Invalid,
+    ];
+
+    /// The kind of this name; `Invalid` for names that we do not know.
+    pub fn from_name(name: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Invalid)
+    }
+
     /// The name that JSON Lines records carry.
     pub fn name(self) -> &'static str {
         match self {

@@ -3,10 +3,12 @@ pub mod app;
 #[cfg(feature = "builtin")]
 pub mod builtin;
 pub mod card;
+pub mod classifier;
 pub mod commands;
 pub mod cross_check;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod hub;
 pub mod image;
 pub mod model;

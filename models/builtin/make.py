@@ -171,17 +171,8 @@ def physical_nouns(work):
     return [nouns[o][0][0] for o in sorted(found) if re.fullmatch(r"[a-z ]+", nouns[o][0][0])]
 
 
-def prompts(work, pick):
-    """Short prompts, for the second round of distillation."""
-    templates = [t.format for t in HEAD_TEMPLATES] + list(OPENAI_IMAGENET_TEMPLATES)
-    texts = [template(text) for text, kind, _ in concepts(work) if "gloss" not in kind
-             for template in pick.sample(templates, 3)]
-    texts += [pick.choice(templates)(noun) for noun in pick.sample(physical_nouns(work), 4000)]
-    return sorted(set(texts))
-
-
 def corpus(work, pick):
-    """Texts to distil on first, and a larger list to count WordPieces in."""
+    """Texts to distil on, and a larger list to count WordPieces in."""
     common = physical_nouns(work)
     adjectives = [s[0][0] for s in wordnet(work, "adj").values() if s[0][0].isalpha()]
     template = lambda text: pick.choice(OPENAI_IMAGENET_TEMPLATES)(text)
@@ -285,16 +276,15 @@ def text_tower(work):
         taken |= {f"encoder.layer.{new}." + k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     student.load_state_dict({k: v for k, v in taken.items() if k in student.state_dict()})
     tokenizer = Tokenizer.from_str(json.dumps(pruned))
-    distil(student, tokenizer, teacher, full_tokenizer, texts, epochs=3, rate=3e-4)
-    distil(student, tokenizer, teacher, full_tokenizer, prompts(work, random.Random(SEED)), epochs=2, rate=2e-4)
+    distil(student, tokenizer, teacher, full_tokenizer, texts)
     torch.save({"state": student.state_dict(), "tokenizer": json.dumps(pruned)}, cached)
     return student.eval(), json.dumps(pruned)
 
 
-def distil(student, tokenizer, teacher, full_tokenizer, texts, epochs, rate, batch=64):
+def distil(student, tokenizer, teacher, full_tokenizer, texts, epochs=2, rate=3e-4, batch=64):
     with torch.autocast("cpu", torch.bfloat16):
         target = pooled(teacher, full_tokenizer, texts)
-    mean, spread = target.mean(0), target.std(0)
+    mean, spread = target.mean(0), target.std(0).clamp(min=1e-3)  # one of MiniLM's features is constant
     target = (target - mean) / spread
     ids = [e.ids for e in tokenizer.encode_batch(texts)]
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))

@@ -4,6 +4,7 @@
 //! Hub and its cache are, which [`hub`] reads as Python's tools do.
 
 mod args;
+mod cache;
 mod device;
 mod download;
 mod interrupt;

@@ -7,8 +7,11 @@ mod args;
 mod completions;
 mod doctor;
 mod embed;
+mod ending;
 mod models;
 mod show;
+mod similarity;
+mod zeroshot;
 
 pub use args::{ImageArgs, ReadArgs};
 
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 /// All commands, in the order of the help text.
 pub static COMMANDS: &[Entry] = &[
     Entry::of::<embed::Embed>(),
+    Entry::of::<zeroshot::Zeroshot>(),
+    Entry::of::<similarity::Similarity>(),
     Entry::of::<models::Models>(),
     Entry::of::<doctor::Doctor>(),
     Entry::of::<completions::Completions>(),

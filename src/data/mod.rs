@@ -7,14 +7,18 @@
 mod embed;
 mod folder;
 mod inputs;
+mod labelled;
 mod lines;
 mod ordered;
+mod records;
 mod texts;
 
 pub use embed::{Embedded, ReadOptions, Tally, embed};
 pub use folder::{IMAGE_EXTENSIONS, folder};
 pub use inputs::{Inputs, is_stdin};
+pub use labelled::{ClassNames, IMAGE_COLUMNS, LABEL_COLUMNS, Labelled, LabelledOptions};
 pub use lines::{Line, Lines, Separator};
+pub use records::{Record, embed_or_read, is_records, read_records, records_on_stdin, same_model};
 pub use texts::{lines_of_text, texts};
 
 use crate::error::{ItemError, Result};

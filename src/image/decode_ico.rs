@@ -11,9 +11,8 @@ pub(crate) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Raster, It
     let entries = bytes[6..].chunks_exact(16).take(count);
     let side = |v: u8| if v == 0 { 256 } else { i32::from(v) };
     let depth = |e: &[u8]| match (u16::from_le_bytes([e[6], e[7]]), e[2]) {
-        (0, 0) => 256,
         // log2(1) is no depth either.
-        (0, 1) => 256,
+        (0, 0 | 1) => 256,
         (0, colors) => 32 - (i32::from(colors) - 1).leading_zeros() as i32,
         (bits, _) => i32::from(bits),
     };

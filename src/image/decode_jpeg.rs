@@ -98,7 +98,9 @@ impl<'a> Decoder<'a> {
         unsafe { sys::jpeg_finish_decompress(cinfo) };
         if mode == Mode::Cmyk {
             // As Adobe writes ink: 0 is full. Pillow assumes it whatever the markers say.
-            data.iter_mut().for_each(|v| *v = 255 - *v);
+            for v in &mut data {
+                *v = 255 - *v;
+            }
         }
         Ok(Raster::bytes(width, height, mode, data))
     }

@@ -14,8 +14,16 @@ pub(crate) fn decode(bytes: &[u8], format: Format, options: &DecodeOptions) -> R
     let open = |e: ImageError| item_error(&e);
     match format {
         Format::Png => {
-            let decoded = Decoded::read(png::PngDecoder::with_limits(cursor, limits(options)).map_err(open)?, options)?;
-            png_raster(bytes, decoded)
+            let read = |bytes: &[u8]| {
+                let decoder = png::PngDecoder::with_limits(Cursor::new(bytes), limits(options)).map_err(open)?;
+                Decoded::read(decoder, options)
+            };
+            let decoded = match read(bytes) {
+                // Pillow does not miss the end chunk when the pixels are all there.
+                Err(e) if e.kind == ItemKind::Truncated => read(&[bytes, b"\0\0\0\0IEND\xaeB`\x82"].concat()),
+                result => result,
+            };
+            png_raster(bytes, decoded?)
         }
         Format::Bmp => {
             let decoded = Decoded::read(bmp::BmpDecoder::new(cursor).map_err(open)?, options)?;

@@ -8,6 +8,12 @@ use std::io::Cursor;
 
 /// Decodes a still image, or the first frame of an animation on an empty canvas; `RGB` or `RGBA`.
 pub(crate) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Raster, ItemError> {
+    // libwebp wants all that the file announces, also what follows the pixels.
+    if let [_, _, _, _, a, b, c, d, ..] = bytes
+        && (u32::from_le_bytes([*a, *b, *c, *d]) as usize).saturating_add(8) > bytes.len()
+    {
+        return Err(truncated("WebP: the image file is truncated"));
+    }
     if let Some((b"VP8X", header)) = chunks(bytes).next()
         && let [flags, _, _, _, rest @ ..] = header
         && flags & 0x02 != 0

@@ -83,6 +83,7 @@ pub enum Mode {
 
 impl Mode {
     /// Pillow's name of the mode.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::One => "1",
@@ -98,6 +99,7 @@ impl Mode {
     }
 
     /// How many samples stand for one pixel in a [`Raster`].
+    #[must_use]
     pub fn channels(self) -> usize {
         match self {
             Self::One | Self::L | Self::I16 | Self::I => 1,

@@ -71,11 +71,13 @@ pub enum CropRounding {
 
 impl Preprocess {
     /// How many numbers one image becomes: `3 × height × width`.
+    #[must_use]
     pub fn len(&self) -> usize {
         3 * self.size[0] * self.size[1]
     }
 
     /// Whether the tower's input has no pixels (a broken configuration).
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -25,6 +25,7 @@ pub struct Window {
 ///
 /// # Panics
 /// When the window leaves the resized image, or the image or the window has no pixels.
+#[must_use]
 pub fn resize(raster: &Raster, width: usize, height: usize, filter: Filter, window: Window) -> Raster {
     assert!(window.x + window.width <= width && window.y + window.height <= height, "the window leaves the image");
     assert!(raster.width * raster.height * window.width * window.height > 0, "there are no pixels");
@@ -173,7 +174,9 @@ impl Axis {
                 sum += *weight;
             }
             if sum != 0.0 {
-                weights.iter_mut().for_each(|weight| *weight /= sum);
+                for weight in weights {
+                    *weight /= sum;
+                }
             }
             bounds.push((start, end - start));
         }
@@ -405,7 +408,16 @@ impl<const C: usize, const P: usize> pulp::WithSimd for Horizontal<'_, C, P> {
         let mut row = vec![0; source.width / C * P + LANES];
         for (y, out) in source.rows.clone().zip(out.chunks_exact_mut(row_out)) {
             let bytes = source.row(y);
-            for (wide, pixel) in row.chunks_exact_mut(P).zip(bytes.chunks_exact(C)) {
+            // A fourth sample beside RGB is the next pixel's red; nobody reads the sum that it goes into.
+            let mut wides = row.chunks_exact_mut(P);
+            for (pixel, wide) in bytes.windows(P).step_by(C).zip(&mut wides) {
+                for c in 0..P {
+                    wide[c] = i32::from(pixel[c]);
+                }
+            }
+            if P != C
+                && let (Some(wide), Some(pixel)) = (wides.next(), bytes.last_chunk::<C>())
+            {
                 for c in 0..C {
                     wide[c] = i32::from(pixel[c]);
                 }
@@ -418,12 +430,16 @@ impl<const C: usize, const P: usize> pulp::WithSimd for Horizontal<'_, C, P> {
                         sums[lane] = sums[lane].wrapping_add(samples[lane].wrapping_mul(weights[lane]));
                     }
                 }
-                for (c, value) in pixel.iter_mut().enumerate() {
-                    let mut sum = 1 << (BITS - 1);
-                    for lane in (c..LANES).step_by(P) {
-                        sum = i32::wrapping_add(sum, sums[lane]);
+                // Fold the lanes until one sum per channel is left.
+                let mut half = LANES / 2;
+                while half >= P {
+                    for lane in 0..half {
+                        sums[lane] = sums[lane].wrapping_add(sums[lane + half]);
                     }
-                    *value = (sum >> BITS).clamp(0, 255) as u8;
+                    half /= 2;
+                }
+                for (value, sum) in pixel.iter_mut().zip(&sums[..C]) {
+                    *value = (sum.wrapping_add(1 << (BITS - 1)) >> BITS).clamp(0, 255) as u8;
                 }
             }
         }

@@ -54,6 +54,10 @@ pub fn is_transformers(config: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(config).is_ok_and(|config| config.get("model_type").is_some())
 }
 
+/// The files that may hold a tokenizer.
+const TOKENIZER_NAMES: &[&str] =
+    &["tokenizer.json", "vocab.json", "merges.txt", "bpe_simple_vocab_16e6.txt.gz", "vocab.txt"];
+
 impl ModelFiles {
     /// The small model that is part of the binary.
     #[cfg(feature = "builtin")]
@@ -213,6 +217,30 @@ impl ModelFiles {
             hasher.update(&(side as u64).to_le_bytes());
         }
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// A hash that names the checkpoint, whose own one is `sha`, together with its tokenizer.
+    pub(super) fn text_sha(&self, sha: &str, place: &TokenizerFiles) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(sha.as_bytes());
+        let mut directories = vec![String::new()];
+        if let TokenizerFiles::Below(directory) = place
+            && is_below(directory)
+        {
+            directories.push(format!("{directory}/"));
+        }
+        for directory in &directories {
+            for name in TOKENIZER_NAMES.iter().chain(&["tokenizer_config.json", "config.json"]) {
+                if let Some(bytes) = self.read(&format!("{directory}{name}"))? {
+                    hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+                }
+            }
+        }
+        #[cfg(feature = "builtin")]
+        if self.directory().is_none() {
+            hasher.update(crate::builtin::TOKENIZER);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {

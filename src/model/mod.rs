@@ -144,6 +144,11 @@ impl Clip {
         &self.sha
     }
 
+    /// A hash of all that a text's embedding depends on: the checkpoint and its tokenizer. 64 hexadecimal digits.
+    pub fn text_sha(&self) -> Result<String> {
+        self.files.text_sha(&self.sha, &self.text_plan.tokenizer)
+    }
+
     /// The checkpoint's tensors.
     pub fn store(&self) -> &Store {
         &self.store

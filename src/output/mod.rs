@@ -7,10 +7,16 @@ mod errors;
 mod json;
 mod jsonl;
 mod npy;
+mod predictions;
+pub mod rows;
 mod safetensors;
+mod similarities;
 mod target;
 
 pub use json::{ErrorLine, write_line};
+pub use predictions::Predictions;
+pub use rows::RowFormat;
+pub use similarities::Similarities;
 pub use target::Target;
 
 use crate::data::Embedded;

@@ -72,6 +72,14 @@ impl TemplateSet {
         }
     }
 
+    /// The classes that have prompts of their own, in alphabetical order; `None` if the set is for all classes.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        match &self.content {
+            Content::Templates(_) => None,
+            Content::Prompts(prompts) => Some(prompts.keys().cloned().collect()),
+        }
+    }
+
     /// The prompts of a class.
     pub fn fill(&self, class: &str) -> Result<Vec<String>> {
         let templates = match &self.content {

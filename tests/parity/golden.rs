@@ -59,10 +59,6 @@ impl Golden {
         Clip::open(self.files(), &LoadOptions::default()).unwrap()
     }
 
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.tensors.contains(key)
-    }
-
     pub(crate) fn tensor(&self, key: &str) -> Tensor {
         self.tensors.read(key, DType::F32, &Device::Cpu).unwrap().unwrap_or_else(|| panic!("no tensor {key}"))
     }

@@ -5,4 +5,5 @@ mod golden;
 mod ops;
 mod towers;
 
-use golden::{Golden, checkpoints, golden_directory, largest_difference, unit};
+pub(crate) use golden::{Golden, checkpoints, golden_directory};
+use golden::{largest_difference, unit};

@@ -1,0 +1,80 @@
+//! Labels become a classifier, with the help of the disk.
+
+use super::super::args::warn_truncated;
+use crate::app::App;
+use crate::classifier::cache::Key;
+use crate::classifier::{Cache, Classifier, Prompts, Scoring, Weights};
+use crate::error::Result;
+use crate::model::Clip;
+use crate::text::TemplateSet;
+use clap::Args;
+
+/// What may be kept of a classifier.
+#[derive(Args, Clone, Debug)]
+pub(super) struct HeadArgs {
+    /// Compute the labels' embeddings even if an earlier run kept them, and keep none
+    #[arg(long, help_heading = "Labels")]
+    no_cache: bool,
+}
+
+/// The classifier of these labels.
+pub(super) fn classifier(
+    app: &App,
+    clip: &Clip,
+    labels: Vec<String>,
+    templates: &TemplateSet,
+    scoring: Scoring,
+    args: &HeadArgs,
+) -> Result<Classifier> {
+    let prompts = Prompts::new(&labels, templates, scoring == Scoring::AgainstNull)?;
+    let weights = weights(app, clip, &prompts, args)?;
+    Classifier::new(labels, weights, clip.head()?, scoring)
+}
+
+fn weights(app: &App, clip: &Clip, prompts: &Prompts, args: &HeadArgs) -> Result<Weights> {
+    let directory = if args.no_cache { None } else { app.cache_dir() };
+    let Some(cache) = directory.map(|directory| Cache::new(directory.join("heads"))) else {
+        return embed(app, clip, prompts);
+    };
+    let path = format!("{:?} {:?} {}", app.device.location(), app.dtype, instruction_set());
+    let key = Key::new(&clip.text_sha()?, &path, prompts);
+    if let Some(weights) = cache.load(&key, prompts.rows().len(), clip.spec.embed_dim) {
+        app.detail(format_args!("the labels' embeddings were kept in {}", cache.directory().display()));
+        return Ok(weights);
+    }
+    let weights = embed(app, clip, prompts)?;
+    if let Err(error) = cache.save(&key, &weights) {
+        // A full or read-only disk costs time at the next run, nothing else.
+        app.detail(format_args!("cannot keep the labels' embeddings in {}: {error}", cache.directory().display()));
+    }
+    Ok(weights)
+}
+
+fn embed(app: &App, clip: &Clip, prompts: &Prompts) -> Result<Weights> {
+    let progress = app.progress("prompts");
+    progress.expect(prompts.count() as u64);
+    let mut before = 0;
+    let result = prompts.embed(clip, |done| {
+        progress.add((done - before) as u64);
+        before = done;
+        app.interrupt.check()
+    });
+    progress.finish();
+    let (weights, truncated) = result?;
+    warn_truncated(app, truncated as u64, clip.spec.text.context());
+    Ok(weights)
+}
+
+/// What decides the order in which kernels add: results of different sets differ in their last bits.
+fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            return "avx2";
+        }
+    }
+    std::env::consts::ARCH
+}

@@ -1,0 +1,87 @@
+//! The command line's own description of itself.
+
+use super::sandbox::Sandbox;
+
+#[test]
+fn short_help() {
+    let sandbox = Sandbox::new();
+    let help = |args: &[&str]| String::from_utf8(sandbox.run(args).code(0).stdout).unwrap();
+    assert!(help(&["--version"]).starts_with("clip-cli "));
+    insta::assert_snapshot!(help(&["embed", "-h"]), @r#"
+    Turn images and texts into embeddings
+
+    Usage: clip-cli embed [OPTIONS] [INPUTS]...
+
+    Arguments:
+      [INPUTS]...  Image files; folders, which are searched for images; `-` for a list of files on
+                   standard input
+
+    Options:
+      -0, --null            Lists end their entries with a NUL byte, as `find -print0` writes them
+          --text <TEXT>     A text to embed; may be given many times
+          --texts <FILE>    A file with one text a line, `-` for standard input
+      -m, --model <MODEL>   The model: a directory, a .safetensors file with its configuration beside
+                            it, an alias, or org/name [default: the built-in model]
+          --image-size <N>  Give the image tower inputs of N×N pixels; positions are interpolated
+      -h, --help            Print help (see more with '--help')
+
+    Output:
+      -o, --output <FILE>         Where to write, `-` for standard output [default: -]
+          --format <FORMAT>       jsonl, npy or safetensors [default: by the output's name, else
+                                  jsonl]
+          --normalize             Scale embeddings to unit length (the default)
+          --no-normalize          Write embeddings as the model gives them
+          --output-dtype <DTYPE>  The kind of numbers to write [default: f32] [possible values: f32,
+                                  f16]
+
+    Reading:
+          --batch-size <N>  How many items the model sees at once: auto, or a number. Results do not
+                            depend on it [default: auto]
+          --workers <N>     How many threads decode images [default: as many as --threads]. Results do
+                            not depend on it
+          --exif            Turn images as their EXIF orientation says (the references do not)
+          --max-pixels <N>  Refuse images of more pixels, which could exhaust memory [default:
+                            178956970]
+
+    Global options:
+          --device <DEVICE>  Where to compute: auto, cpu, cuda[:N] or metal [default: auto]
+          --dtype <DTYPE>    The kind of numbers to compute with: auto, f32, f16 or bf16 (the last two
+                             on GPUs) [default: auto]
+          --threads <N>      How many threads compute [default: the processors that this process may
+                             use]
+          --offline          Never use the network
+      -q, --quiet            Say nothing but errors
+      -v, --verbose...       Say more: what was chosen, which items failed; twice for the libraries'
+                             logs
+
+    Each JSON Lines record is {"id","kind","embedding","dim","model"}. An item that fails becomes
+    {"id","error":{"kind","message"}}; the others go on, and the exit code is 1. Images come before
+    texts, each in the order in which they were given.
+
+    Examples:
+      clip-cli embed cat.jpg photos/ > photos.jsonl
+      find . -name '*.png' -print0 | clip-cli embed -0 - --output pngs.npy
+      clip-cli embed --text 'a photo of a dog' --text 'a photo of a cat'
+      clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors
+    "#);
+}
+
+#[test]
+fn no_line_is_wider_than_a_terminal() {
+    let sandbox = Sandbox::new();
+    for entry in clip_cli::commands::COMMANDS {
+        let help = String::from_utf8(sandbox.run(&[entry.name, "--help"]).code(0).stdout).unwrap();
+        for line in help.lines() {
+            assert!(line.chars().count() <= 98, "{}: {line}", entry.name);
+        }
+        assert!(help.contains("Examples:"), "{} has no examples", entry.name);
+    }
+}
+
+#[test]
+fn no_command_shows_the_help() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run::<&str>(&[]).code(2);
+    assert!(ran.stderr.contains("Usage: clip-cli"), "{}", ran.stderr);
+    assert!(sandbox.run(&["embd"]).code(2).stderr.contains("a similar subcommand exists: 'embed'"));
+}
