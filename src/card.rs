@@ -13,7 +13,13 @@ macro_rules! cards {
     };
 }
 
-/// All cards, in the order in which they are listed: the file's name is the alias.
+/// The card of the model in the binary.
+#[cfg(feature = "builtin")]
+const BUILTIN: Option<&str> = Some(include_str!("../models/builtin/card.toml"));
+#[cfg(not(feature = "builtin"))]
+const BUILTIN: Option<&str> = None;
+
+/// All other cards, in the order in which they are listed: the file's name is the alias.
 const SOURCES: &[(&str, &str)] = cards![
     "openai-b32",
     "openai-b16",
@@ -78,6 +84,23 @@ pub struct Card {
     /// How well it does, as published.
     #[serde(default)]
     pub accuracy: Vec<Accuracy>,
+    /// What it was made of, if that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made_of: Vec<Material>,
+}
+
+/// Something that a checkpoint was made of.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Material {
+    /// What it is.
+    pub name: String,
+    /// The package that it comes in.
+    pub package: String,
+    /// The package's version.
+    pub version: String,
+    /// Its licence.
+    pub license: String,
 }
 
 /// A fact with its source.
@@ -102,6 +125,15 @@ pub struct Accuracy {
     pub metric: String,
     /// The score, from 0 to 1.
     pub value: f64,
+    /// The 95 % interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// The score before the weights were compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncompressed: Option<f64>,
+    /// What a reader of the score must know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Who says so.
     pub source: String,
     /// Whether it was compared with the source when the card was written.
@@ -152,9 +184,12 @@ impl Card {
 /// All cards.
 pub fn all() -> &'static [Card] {
     static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| {
-        let parse =
-            |(alias, toml): &(&str, &str)| Card::parse(toml).unwrap_or_else(|e| panic!("models/{alias}.toml: {e}"));
-        SOURCES.iter().map(parse).collect()
+        let parse = |(alias, toml): (&str, &str)| match Card::parse(toml) {
+            Ok(card) => card,
+            // Cards are part of the program, and a test reads all of them.
+            Err(error) => panic!("models/{alias}.toml: {error}"),
+        };
+        BUILTIN.iter().map(|toml| ("builtin", *toml)).chain(SOURCES.iter().copied()).map(parse).collect()
     });
     &CARDS
 }
@@ -200,8 +235,10 @@ mod tests {
             }
         }
         assert!(registered.is_empty(), "listed, but not in models/: {registered:?}");
-        for (card, (alias, _)) in all().iter().zip(SOURCES) {
-            assert_eq!(card.alias, *alias);
+        let names = BUILTIN.iter().map(|_| "builtin").chain(SOURCES.iter().map(|(alias, _)| *alias));
+        assert!(names.eq(all().iter().map(|card| card.alias.as_str())), "a file's name is not its alias");
+        for card in all() {
+            let alias = &card.alias;
             assert!(FAMILIES.iter().any(|family| family.name() == card.family.value), "{alias}: no such family");
             assert!(!card.title.is_empty() && !card.accuracy.is_empty(), "{alias}");
             if let Some(repository) = &card.repository {

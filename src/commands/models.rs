@@ -315,8 +315,13 @@ fn rows_of_card(card: &Card) -> Vec<[String; 2]> {
     rows.push(fact("preprocessing", &card.preprocessing));
     rows.push(fact("licence", &card.license));
     rows.extend(card.accuracy.iter().map(|score| {
-        let value = format!("{} {}: {:.1} %", score.set, score.metric, 100.0 * score.value);
+        let interval = score.interval.map(|[low, high]| format!(" ({:.1} to {:.1})", 100.0 * low, 100.0 * high));
+        let interval = interval.unwrap_or_default();
+        let value = format!("{} {}: {:.1} %{interval}", score.set, score.metric, 100.0 * score.value);
         row("accuracy", &value, &score.source, score.checked)
+    }));
+    rows.extend(card.made_of.iter().map(|part| {
+        ["made of".to_owned(), format!("{}, {} {}, {}", part.name, part.package, part.version, part.license)]
     }));
     rows.extend(card.note.iter().map(|note| ["note".to_owned(), note.clone()]));
     rows

@@ -2,19 +2,25 @@
 //!
 //! Reading it needs no network and no feature: what Python downloaded, we open.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where the cache is: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` below `HF_HOME`, which is
 /// `$XDG_CACHE_HOME/huggingface` or `~/.cache/huggingface` unless set.
 pub fn directory() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| setting(name).map(PathBuf::from);
     if let Some(cache) = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")) {
         return cache;
     }
     let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir);
     let base = || set("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("huggingface");
     set("HF_HOME").unwrap_or_else(base).join("hub")
+}
+
+/// One of the variables that Python's tools share with us, unless it is empty.
+pub(super) fn setting(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The part of the cache that belongs to one repository.

@@ -1,6 +1,6 @@
 //! Fetches the files of a checkpoint from the Hub into the cache.
 
-use super::cache::is_commit;
+use super::cache::{is_commit, setting};
 use super::plan::{self, CONFIGS, Plan};
 use super::{Cache, Failure, Options, Remote, Watch};
 use crate::error::Error;
@@ -50,7 +50,7 @@ impl<'a> Download<'a> {
             .build_sync()
             .map_err(|e| remote.explain(e))?;
         let (org, name) = remote.repository.split_once('/').unwrap_or(("", &remote.repository));
-        let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|seconds| seconds.parse().ok());
+        let seconds = setting("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.to_str()?.parse().ok());
         let mut download = Self {
             remote,
             cache,
@@ -241,7 +241,10 @@ pub(super) fn reach() -> Result<String, Error> {
         client.model(org, name).info().send()
     });
     match asked.map_err(|e| remote.explain(e)) {
-        Ok(_) => Ok(std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())),
+        Ok(_) => {
+            let endpoint = setting("HF_ENDPOINT").map(|endpoint| endpoint.to_string_lossy().into_owned());
+            Ok(endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned()))
+        }
         Err(Failure::Away(error) | Failure::Other(error)) => Err(error),
     }
 }

@@ -82,12 +82,12 @@ pub fn resolve(reference: &str, offline: bool) -> Result<ModelFiles> {
 /// The files of the model that a reference names, and how they were found.
 pub fn resolve_with(reference: &str, options: &Options) -> Result<Found> {
     let local = |files| Found { files, origin: None, card: None, notes: Vec::new() };
-    if Path::new(reference).exists() || looks_like_path(reference) {
-        return ModelFiles::open(Path::new(reference)).map(local);
-    }
     #[cfg(feature = "builtin")]
     if reference == "builtin" {
         return Ok(local(ModelFiles::builtin()));
+    }
+    if Path::new(reference).exists() || looks_like_path(reference) {
+        return ModelFiles::open(Path::new(reference)).map(local);
     }
     Remote::parse(reference)?.resolve(options)
 }
