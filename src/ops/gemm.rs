@@ -224,7 +224,8 @@ impl SimdOp for Block<'_> {
         let k = self.b.k;
         for p in self.panels.clone() {
             let panel = &self.b.panels[p * k * self.b.width..][..k * self.b.width];
-            for (t, tile) in self.tiles.chunks((ROWS * k).max(1)).enumerate() {
+            for t in 0..self.rows.div_ceil(ROWS) {
+                let tile = &self.tiles[t * ROWS * k..][..ROWS * k];
                 let rows = ROWS.min(self.rows - t * ROWS);
                 let at = Place { first: t * ROWS, rows, panel: p };
                 // Wide registers come in thirty-twos: 14 x 2 accumulators fit. Narrower sets get narrower tiles.
