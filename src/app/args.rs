@@ -8,8 +8,14 @@ use std::num::NonZeroUsize;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Where to compute: auto, cpu, cuda[:N] or metal
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
+    /// Where to compute.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DEVICE",
+        default_value = "auto",
+        help = "Where to compute: auto, cpu, cuda[:N] or metal"
+    )]
     pub device: DeviceChoice,
 
     /// The kind of numbers to compute with: auto, f32, f16 or bf16 (the last two on GPUs)

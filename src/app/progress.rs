@@ -1,6 +1,7 @@
 //! A progress bar for jobs that last.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,14 @@ impl Progress {
         }
     }
 
+    /// Does something that writes to standard error, with the bar out of its way.
+    pub fn aside(&self, write: impl FnOnce()) {
+        match &self.0 {
+            Some(visible) => visible.bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Removes the bar, so that messages stand alone.
     pub fn finish(&self) {
         if let Some(visible) = &self.0 {
@@ -61,11 +70,18 @@ impl Visible {
     fn set_style(&self) {
         let unit = self.unit;
         let template = match self.bar.length() {
-            Some(_) => format!("{{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  ETA {{eta}}"),
-            None => format!("{{spinner}} {{human_pos}} {unit}  {{per_sec}}  {{elapsed}}"),
+            Some(_) => format!("{{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{rate}}/s  ETA {{eta}}"),
+            None => format!("{{spinner}} {{human_pos}} {unit}  {{rate}}/s  {{elapsed}}"),
         };
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            self.bar.set_style(style);
+            self.bar.set_style(style.with_key("rate", rate));
         }
     }
+}
+
+fn rate(state: &ProgressState, out: &mut dyn Write) {
+    let rate = state.per_sec();
+    let digits = usize::from(rate < 10.0);
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{rate:.digits$}");
 }

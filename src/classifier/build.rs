@@ -78,7 +78,7 @@ pub struct Weights {
 impl Weights {
     /// Rows of this length, one behind the other; all numbers must be finite.
     pub fn new(rows: Vec<f32>, dim: usize) -> Result<Self> {
-        if dim == 0 || rows.len() % dim != 0 {
+        if dim == 0 || !rows.len().is_multiple_of(dim) {
             return Err(Error::run(format!("{} numbers do not make rows of {dim}", rows.len())));
         }
         if let Some(at) = rows.iter().position(|x| !x.is_finite()) {

@@ -99,7 +99,7 @@ impl Command for Embed {
                 Ok(_) => {}
                 Err(error) => {
                     let message = format!("{}: {error}", item.id);
-                    app.detail(&message);
+                    progress.aside(|| app.detail(&message));
                     first.get_or_insert(message);
                 }
             }

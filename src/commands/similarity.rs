@@ -20,12 +20,13 @@ use std::path::PathBuf;
 /// Compare images and texts with each other
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each input is compared with each text and everything named by --with; without those, with each other input. Inputs are
-images, folders, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. Embeddings of
-different models are refused. If all inputs are embeddings, cosines need no model.
+Each input is compared with each text and everything named by --with; without those, with each other input. \
+Inputs are images, folders, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. \
+Embeddings of different models are refused. If all inputs are embeddings, cosines need no model.
 
-JSON Lines records are {\"id\",\"similarities\":[{\"id\",\"score\"}],\"model\"}, with --pairs {\"id\",\"other\",\"score\",\"model\"};
-an input that failed is {\"id\",\"error\"}. Comma-separated values hold the matrix, an input a row.
+JSON Lines records are {\"id\",\"similarities\":[{\"id\",\"score\"}],\"model\"}, with --pairs \
+{\"id\",\"other\",\"score\",\"model\"}; an input that failed is {\"id\",\"error\"}. Comma-separated values hold the matrix, \
+an input a row.
 
 Examples:
   clip-cli similarity cat.jpg dog.jpg --text 'a cat' --text 'a dog' --probs
@@ -94,11 +95,13 @@ impl Command for Similarity {
 
         // What rows are compared with must be at hand before the first row is.
         let mut columns = Vec::new();
-        reader.texts(&self, &mut |item| Ok(columns.push(item)))?;
-        reader.inputs(&self.with, &mut |item| Ok(columns.push(item)))?;
-        if !self.has_columns() {
-            reader.inputs(&self.images.inputs, &mut |item| Ok(columns.push(item)))?;
-        }
+        let mut keep = |item| {
+            columns.push(item);
+            Ok(())
+        };
+        reader.texts(&self, &mut keep)?;
+        let others = if self.has_columns() { &self.with } else { &self.images.inputs };
+        reader.inputs(others, &mut keep)?;
         let model = reader.model.as_ref().map(|(model, _)| model.clone()).unwrap_or_default();
         let format = self.format.resolve(&self.output);
         let shares = matches!(score, Score::Probability(_));

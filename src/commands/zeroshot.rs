@@ -20,19 +20,21 @@ use std::path::{Path, PathBuf};
 /// Label images with your own words
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each label is put into the templates (`a photo of a {}.`), and an image gets the labels whose texts lie nearest.
-Scores are a softmax over the labels (they add up to 1), or for SigLIP models a sigmoid for each label. Of equal scores
-the first label wins. JSON Lines records are {\"id\",\"predictions\":[{\"label\",\"score\"}],\"model\"}, or {\"id\",\"error\"}.
+Each label is put into the templates (`a photo of a {}.`), and an image gets the labels whose texts lie nearest. \
+Scores are a softmax over the labels (they add up to 1), or for SigLIP models a sigmoid for each label. Of equal \
+scores the first label wins. JSON Lines records are {\"id\",\"predictions\":[{\"label\",\"score\"}],\"model\"}, or \
+{\"id\",\"error\"} for an image that failed; the others go on, and the exit code is 1.
 
-Inputs may also be embeddings: a .jsonl file that `embed` wrote, or its output on standard input. Another model's
-embeddings are refused.
+Inputs may also be embeddings: a .jsonl file that `embed` wrote, or its output on standard input. Another \
+model's embeddings are refused.
 
---multi-label scores each label for itself. A model trained with softmax has no such scores of its own: each label is
-compared with prompts that name nothing (`a photo.`). Use that to rank labels; what score means \"yes\" is up to your data.
+--multi-label scores each label for itself. A model trained with softmax has no such scores of its own: each \
+label is compared with prompts that name nothing (`a photo.`). Use them to rank labels; which score means \"yes\" \
+depends on your data.
 
---eval measures accuracy over a folder of class folders, or over a table (.csv, .tsv, .jsonl) with a path and a label
-in each row, paths relative to the table. Without labels the folders' names are the classes, with `_` for a space.
-Images that cannot be read are left out, named, and make the exit code 1.
+--eval measures accuracy over a folder of class folders, or over a table (.csv, .tsv, .jsonl) with a path and a \
+label in each row, paths relative to the table. Without labels the folders' names are the classes, with `_` for \
+a space. Intervals are 95 %. Images that cannot be read are left out, named, and make the exit code 1.
 
 Examples:
   clip-cli zeroshot photos/ --labels 'cat,dog,\"a bowl of soup\"'
@@ -202,7 +204,7 @@ impl Zeroshot {
                 Err(error) => {
                     failed += 1;
                     let message = format!("{}: {error}", item.id);
-                    app.detail(&message);
+                    progress.aside(|| app.detail(&message));
                     first.get_or_insert(message);
                     out.write(&item.id, Err(&error))
                 }

@@ -245,7 +245,10 @@ mod tests {
         result.err().map(|error| format!("{error} | {}", error.advice().unwrap_or_default())).unwrap_or_default()
     }
 
-    fn rows(name: &str, text: &str, options: &LabelledOptions) -> Result<(Vec<String>, Vec<(String, usize)>)> {
+    /// The classes, and each image with the index of its class.
+    type Content = (Vec<String>, Vec<(String, usize)>);
+
+    fn rows(name: &str, text: &str, options: &LabelledOptions) -> Result<Content> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
@@ -263,7 +266,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        let read = |options: &LabelledOptions| -> Result<(Vec<String>, Vec<(String, usize)>)> {
+        let read = |options: &LabelledOptions| -> Result<Content> {
             let Labelled { classes, items } = Labelled::open(directory.path(), options)?;
             let name = |id: String| Path::new(&id).file_name().unwrap().to_string_lossy().into_owned();
             Ok((classes, items.map(|(item, class)| (name(item.unwrap().id), class)).collect()))

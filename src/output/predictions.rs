@@ -1,6 +1,6 @@
 //! Labels and scores of images, in every format of rows.
 
-use super::rows::{delimited, number, percent, right, table, text};
+use super::rows::{delimited, number, percent, right, rule, table, text};
 use super::{ErrorLine, RowFormat, Target, write_line};
 use crate::error::{Error, ItemError, Result};
 use comfy_table::Table;
@@ -96,6 +96,9 @@ impl Predictions {
         let lines = |line: &dyn Fn(&(&str, f32)) -> String, labels: &[(&str, f32)]| {
             labels.iter().map(line).collect::<Vec<_>>().join("\n")
         };
+        if result.is_ok_and(|labels| labels.len() > 1) {
+            rule(&mut self.table);
+        }
         match result {
             Err(error) => self.table.add_row([text(id), text(&format!("error: {error}")), right("")]),
             Ok([]) => self.table.add_row([text(id), text("–"), right("")]),

@@ -1,6 +1,6 @@
 //! Tables for people, and the formats of results that are rows.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -57,14 +57,22 @@ pub fn percent(x: f64) -> String {
     format!("{:.1} %", 100.0 * x)
 }
 
+/// Lines above, below and under the headings.
+const PLAIN: TableStyle = presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+
 /// An empty table with these column headings.
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(PLAIN)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|heading| text(heading)));
     table
+}
+
+/// Puts lines between the rows, for rows that are several lines high.
+pub fn rule(table: &mut Table) {
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
 }
 
 /// A cell with text. Control characters, which could change what a terminal shows, are spelt out; lines stay lines.

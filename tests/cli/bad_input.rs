@@ -1,6 +1,6 @@
 //! Files, lists and options that cannot be used: a record or a message, and the right exit code.
 
-use super::sandbox::{Sandbox, tiny};
+use super::{Sandbox, tiny};
 
 #[test]
 fn bad_images_become_records() {

@@ -1,6 +1,6 @@
 //! `embed`: records, order, and what must not change the numbers.
 
-use super::sandbox::{Sandbox, checkpoints, numbers, summary};
+use super::{Sandbox, checkpoints, numbers, summary};
 
 const PHOTOS: [&str; 8] =
     ["cmyk.jpg", "gray.jpg", "landscape.jpg", "odd-margin.png", "palette.png", "portrait.jpg", "rgba.png", "tiny.png"];

@@ -1,6 +1,6 @@
 //! The command line's own description of itself.
 
-use super::sandbox::Sandbox;
+use super::Sandbox;
 
 #[test]
 fn short_help() {

@@ -1,6 +1,6 @@
 //! Where embeddings go: formats, names that appear at the end, places that cannot be written.
 
-use super::sandbox::{Sandbox, numbers, records, summary};
+use super::{Sandbox, numbers, records, summary};
 use safetensors::SafeTensors;
 
 const INPUTS: [&str; 6] = ["photos", "none.png", "--text", "a dog", "--text", "a cat"];
@@ -142,7 +142,7 @@ fn full_disks() {
     let ran = sandbox.embed(&["photos", "-o", "/dev/full"]).code(3);
     insta::assert_snapshot!(ran.stderr, @"error: /dev/full: No space left on device (os error 28)");
     let mut command = sandbox.command(&["embed", "photos", "-m"]);
-    command.arg(super::sandbox::tiny()).stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    command.arg(super::tiny()).stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,7 +1,7 @@
 //! Signals, pipes that close, and memory.
 #![cfg(unix)]
 
-use super::sandbox::{Sandbox, records, tiny};
+use super::{Sandbox, records, tiny};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};

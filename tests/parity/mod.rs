@@ -5,5 +5,5 @@ mod golden;
 mod ops;
 mod towers;
 
-pub(crate) use golden::{Golden, checkpoints, golden_directory};
-use golden::{largest_difference, unit};
+pub(crate) use golden::{Golden, checkpoints};
+use golden::{golden_directory, largest_difference, unit};
