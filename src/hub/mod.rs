@@ -5,9 +5,11 @@
 //! not hold what is asked for. A branch is resolved to a commit when it is first used and keeps that meaning until
 //! somebody asks to [refresh](Options::refresh) it, so that a job gives the same results tomorrow and on a train.
 
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads write to the cache"))]
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads plan"))]
 mod plan;
 
 pub use cache::directory as cache_directory;
@@ -184,7 +186,6 @@ impl Remote {
     }
 
     #[cfg(not(feature = "hub"))]
-    #[expect(clippy::unused_self, reason = "the other build needs it")]
     fn download(&self, _: &Path, _: &Cache, _: &Options) -> Result<String, Failure> {
         Err(Failure::Other(
             Error::run(format!("{self} is not in the cache, and this program was built without the Hub"))
