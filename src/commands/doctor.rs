@@ -99,7 +99,7 @@ impl Command for Doctor {
             version: env!("CARGO_PKG_VERSION"),
             platform: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             cpu: cpu_name(),
-            instruction_set: instruction_set(),
+            instruction_set: crate::ops::instruction_set(),
             threads: app.threads,
             device: format!("{:?}", app.device.location()),
             devices: devices(),
@@ -243,28 +243,6 @@ fn ask_hub(app: &App) -> String {
 #[cfg(not(feature = "hub"))]
 fn ask_hub(_: &App) -> String {
     "not compiled in".to_owned()
-}
-
-/// The widest vector instructions that the kernels choose at run time.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if rten_simd::is_avx512_supported() {
-            return "AVX-512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "AVX2";
-        }
-        "portable"
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        "NEON"
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        "portable"
-    }
 }
 
 fn cpu_name() -> Option<String> {

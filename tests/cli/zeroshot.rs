@@ -232,6 +232,21 @@ fn the_head_is_kept_and_damage_is_repaired() {
     std::fs::write(&files[0], &bad).unwrap();
     assert_eq!(run(&[]).ok(), fresh);
     assert_eq!(std::fs::read(&files[0]).unwrap(), good);
+    // Another tokenizer is another text tower: nothing that was kept counts.
+    let copy = sandbox.path("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(&model).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let run_copy = || sandbox.run(&softmax(copy.to_str().unwrap(), &["photos/landscape.jpg"])).ok();
+    let count = || std::fs::read_dir(&heads).unwrap().count();
+    run_copy();
+    assert_eq!(count(), 1, "the same files under another name");
+    let tokenizer = copy.join("tokenizer.json");
+    std::fs::write(&tokenizer, std::fs::read_to_string(&tokenizer).unwrap() + "\n").unwrap();
+    run_copy();
+    assert_eq!(count(), 2);
     // Where the cache cannot be, nothing is lost.
     std::fs::remove_dir_all(&heads).unwrap();
     std::fs::write(&heads, "in the way").unwrap();

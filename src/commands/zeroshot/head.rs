@@ -36,7 +36,7 @@ fn weights(app: &App, clip: &Clip, prompts: &Prompts, args: &HeadArgs) -> Result
     let Some(cache) = directory.map(|directory| Cache::new(directory.join("heads"))) else {
         return embed(app, clip, prompts);
     };
-    let path = format!("{:?} {:?} {}", app.device.location(), app.dtype, instruction_set());
+    let path = format!("{:?} {:?} {}", app.device.location(), app.dtype, crate::ops::instruction_set());
     let key = Key::new(&clip.text_sha()?, &path, prompts);
     if let Some(weights) = cache.load(&key, prompts.rows().len(), clip.spec.embed_dim) {
         app.detail(format_args!("the labels' embeddings were kept in {}", cache.directory().display()));
@@ -63,18 +63,4 @@ fn embed(app: &App, clip: &Clip, prompts: &Prompts) -> Result<Weights> {
     let (weights, truncated) = result?;
     warn_truncated(app, truncated as u64, clip.spec.text.context());
     Ok(weights)
-}
-
-/// What decides the order in which kernels add: results of different sets differ in their last bits.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
-    }
-    std::env::consts::ARCH
 }
