@@ -32,6 +32,15 @@ bench:
 bench-torch: python
     .venv/bin/python benches/block.py
 
+# Put the results of the README's first command into the README.
+[group: 'reference']
+readme:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo run --release --locked --quiet -- zeroshot examples/photos --labels-file examples/labels.txt --top-k 2 \
+        --format tsv --quiet > /tmp/clip-cli-readme.tsv
+    python3 tests/golden/readme.py /tmp/clip-cli-readme.tsv README.md
+
 # Make the Python environment of the references in .venv.
 [group: 'reference']
 python:

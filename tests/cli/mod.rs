@@ -1,6 +1,8 @@
 //! Whole commands, on tiny checkpoints.
 
 mod bad_input;
+#[cfg(unix)]
+mod docs;
 mod doctor;
 mod embed;
 #[cfg(feature = "hub")]

@@ -1,0 +1,76 @@
+//! What the README and the help texts show does run.
+
+use super::{Sandbox, root, tiny};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a line as a shell would, with the program on its path.
+#[track_caller]
+fn shell(directory: &Path, line: &str) {
+    let program = Path::new(env!("CARGO_BIN_EXE_clip-cli"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-o", "pipefail", "-c", line]).current_dir(directory).env("PATH", path);
+    command.env("HOME", directory).env("XDG_CACHE_HOME", directory.join("cache")).env("HF_HUB_OFFLINE", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+    let writes_a_file = line.contains("--output") || line.contains('>');
+    assert!(writes_a_file || !output.stdout.is_empty(), "{line}\nprints nothing");
+}
+
+#[test]
+#[cfg(feature = "builtin")]
+fn the_readme() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::symlink(root().join("examples"), sandbox.path("examples")).unwrap();
+    let mut lines = 0;
+    for block in readme.split("```sh\n").skip(1) {
+        for line in block.split("```").next().unwrap().lines() {
+            shell(&sandbox.path(""), line);
+            lines += 1;
+        }
+    }
+    // The one command that begins with cargo, through the program itself.
+    let first = readme.lines().find_map(|line| line.strip_prefix("$ cargo run --release -- ")).unwrap();
+    shell(&sandbox.path(""), &format!("clip-cli {first}"));
+    assert!(lines >= 9, "only {lines} commands found in the README");
+}
+
+#[test]
+#[cfg(feature = "builtin")]
+fn the_examples_of_every_help_text() {
+    let sandbox = Sandbox::new();
+    let photo = std::fs::read(root().join("examples/photos/cat.jpg")).unwrap();
+    for name in ["a.jpg", "b.jpg", "c.jpg", "cat.jpg", "dog.jpg", "beach.jpg"] {
+        sandbox.write(name, &photo);
+    }
+    for class in ["n01", "n02"] {
+        sandbox.file(&format!("imagenet/val/{class}/x.jpg"), &photo);
+    }
+    sandbox.write("classes.tsv", "n01\ta cat\nn02\ta dog\n");
+    sandbox.write("classes.txt", "cat\ndog\n");
+    let photos = std::fs::read_dir(sandbox.path("photos")).unwrap().count();
+    sandbox.write("captions.txt", "a cat on a sofa\n".repeat(photos));
+    std::fs::create_dir_all(sandbox.path("path/to")).unwrap();
+    std::os::unix::fs::symlink(tiny(), sandbox.path("path/to/checkpoint")).unwrap();
+    for directory in [".local/share/bash-completion/completions", ".config/fish/completions"] {
+        std::fs::create_dir_all(sandbox.path(directory)).unwrap();
+    }
+    shell(&sandbox.path(""), "clip-cli embed --texts captions.txt > captions.jsonl");
+    let mut lines = 0;
+    for command in ["", "embed", "zeroshot", "similarity", "models", "doctor", "completions"] {
+        let ran = sandbox.run(&[&command.split_whitespace().collect::<Vec<_>>()[..], &["--help"]].concat());
+        let help = String::from_utf8(ran.stdout).unwrap();
+        for line in help.lines().filter_map(|line| line.strip_prefix("  ")) {
+            let runs = line.starts_with("clip-cli ") || line.starts_with("find ");
+            // The Hub and zsh's own variable are not there.
+            if !runs || line.contains("models pull") || line.contains("--online") || line.contains("${fpath") {
+                continue;
+            }
+            shell(&sandbox.path(""), line);
+            lines += 1;
+        }
+    }
+    assert!(lines >= 16, "only {lines} examples found in the help texts");
+}
