@@ -3,6 +3,8 @@
 //!
 //! cargo bench --bench block
 
+#![allow(clippy::print_stdout)]
+
 use candle_core::{DType, Device, Tensor, Var};
 use clip_cli::ops::gemm::{Packed, matmul};
 use clip_cli::ops::{Activation, LayerNorm, Linear, Mask, self_attention};

@@ -3,6 +3,8 @@
 //! tests/golden/parity.py DIR writes the reference's numbers beside a checkpoint; then
 //! cargo run --release --example parity -- DIR…
 
+#![allow(clippy::print_stdout)]
+
 #[path = "../tests/parity/golden.rs"]
 #[allow(dead_code)]
 mod golden;

@@ -71,7 +71,8 @@ pub struct Head {
     pub objective: Objective,
 }
 
-/// An image tower of any kind.
+/// An image tower of any kind. There is one a checkpoint, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum ImageTower {
     /// A vision transformer.
@@ -275,7 +276,7 @@ impl TextTower {
 fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
     match &mut spec.image {
         ImageSpec::Vit(vit) => {
-            if side == 0 || side % vit.patch != 0 {
+            if side == 0 || !side.is_multiple_of(vit.patch) {
                 return Err(Error::usage(format!(
                     "--image-size {side} is no multiple of the patch size {}",
                     vit.patch

@@ -297,14 +297,14 @@ impl Block<'_> {
                 let start = self.out.data.add((at.first + from + r) * self.out.stride + column);
                 std::slice::from_raw_parts_mut(start, width)
             };
-            for half in 0..2 {
+            for (half, sum) in sum.iter().enumerate() {
                 let start = half * len;
                 if start >= width {
                     break;
                 }
                 let count = len.min(width - start);
                 let mask = ops.first_n_mask(count);
-                let mut value = ops.mul(sum[half], scale);
+                let mut value = ops.mul(*sum, scale);
                 if let Some(bias) = self.bias {
                     let (bias, _) = ops.load_pad(&bias[column + start..column + start + count]);
                     value = ops.add(value, bias);

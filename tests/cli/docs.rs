@@ -8,9 +8,9 @@ use std::process::Command;
 #[track_caller]
 fn shell(directory: &Path, line: &str) {
     let program = Path::new(env!("CARGO_BIN_EXE_clip-cli"));
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let line = format!("PATH='{}':\"$PATH\"; {line}", program.parent().unwrap().display());
     let mut command = Command::new("bash");
-    command.args(["-o", "pipefail", "-c", line]).current_dir(directory).env("PATH", path);
+    command.args(["-o", "pipefail", "-c", &line]).current_dir(directory);
     command.env("HOME", directory).env("XDG_CACHE_HOME", directory.join("cache")).env("HF_HUB_OFFLINE", "1");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));

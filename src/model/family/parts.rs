@@ -9,7 +9,7 @@ use crate::weights::{Files, Layout};
 /// The channel means of OpenAI's CLIP (transformers `OPENAI_CLIP_MEAN`).
 pub(super) const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// The channel deviations of OpenAI's CLIP.
-pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The preprocessing of `preprocessor_config.json`, for an image tower with input `size` whose processor has the
 /// given defaults.
