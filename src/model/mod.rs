@@ -116,6 +116,7 @@ impl Clip {
 
     /// A checkpoint whose plan may differ from what its files say.
     pub fn from_plan(files: ModelFiles, weights: Files, plan: Plan, options: &LoadOptions) -> Result<Self> {
+        plan.spec.check().map_err(|e| e.at(files.name()))?;
         let sha = files.sha(&weights, options.image_size);
         Ok(Self {
             spec: plan.spec,

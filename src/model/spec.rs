@@ -1,6 +1,7 @@
 //! What differs between checkpoints, as data.
 
-use crate::image::Preprocess;
+use crate::error::{Error, Result};
+use crate::image::{Preprocess, Resize};
 use crate::ops::Activation;
 
 /// Everything that a checkpoint's configuration says about its two towers.
@@ -215,5 +216,57 @@ impl Projection {
             Self::Linear => Some(false),
             Self::Affine => Some(true),
         }
+    }
+}
+
+impl Spec {
+    /// Fails when no tower could have these sizes, so that a nonsensical configuration is an error and not a crash.
+    pub fn check(&self) -> Result<()> {
+        let sizes = |what: &str, sizes: &[(&str, usize)]| match sizes.iter().find(|(_, n)| !(1..=1 << 22).contains(n)) {
+            Some((name, n)) => Err(Error::run(format!("the configuration says {name} {n} for the {what}"))),
+            None => Ok(()),
+        };
+        let blocks = |what: &str, spec: &BlocksSpec| {
+            sizes(what, &[("width", spec.width), ("heads", spec.heads), ("MLP width", spec.mlp)])?;
+            if spec.layers > 1 << 10 || spec.width % spec.heads != 0 {
+                let BlocksSpec { layers, width, heads, .. } = spec;
+                return Err(Error::run(format!(
+                    "the {what} cannot have {layers} layers of width {width} with {heads} heads"
+                )));
+            }
+            Ok(())
+        };
+        sizes("embedding", &[("length", self.embed_dim)])?;
+        match &self.image {
+            ImageSpec::Vit(vit) => {
+                blocks("image tower", &vit.blocks)?;
+                let ([h, w], [in_h, in_w]) = (vit.image_size, vit.input_size);
+                sizes("image tower", &[("patch size", vit.patch)])?;
+                let patches = [h, w, in_h, in_w].map(|side| side / vit.patch);
+                sizes("image tower", &patches.map(|n| ("patches", n)))?;
+            }
+            ImageSpec::EfficientNet(_) => {}
+        }
+        match &self.text {
+            TextTowerSpec::Transformer(text) => {
+                blocks("text tower", &text.blocks)?;
+                sizes("text tower", &[("vocabulary", text.vocab), ("context length", text.context)])?;
+            }
+            TextTowerSpec::Bert(text) => {
+                blocks("text tower", &text.blocks)?;
+                let rows = [("vocabulary", text.vocab), ("positions", text.positions), ("types", text.types)];
+                sizes("text tower", &rows)?;
+                sizes("text tower", &[("context length", text.context)])?;
+            }
+        }
+        let Preprocess { size: [height, width], resize, std, .. } = &self.preprocess;
+        let edge = if let Resize::Shortest { edge } = resize { *edge } else { 1 };
+        if [*height, *width, edge].iter().any(|side| !(1..=1 << 14).contains(side)) {
+            return Err(Error::run(format!("the preprocessing makes images of {height} x {width} pixels")));
+        }
+        if std.iter().any(|std| !std.is_finite() || *std == 0.0) {
+            return Err(Error::run(format!("the preprocessing divides by {std:?}")));
+        }
+        Ok(())
     }
 }

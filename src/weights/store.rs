@@ -180,6 +180,10 @@ impl Params<'_> {
     }
 
     fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
+        // A parameter of gigabytes that is not there need not be made up.
+        if shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n)).is_none_or(|all| all > 1 << 30) {
+            return Err(Error::run(format!("the configuration asks for a parameter {} of {shape:?}", self.prefix)));
+        }
         Ok(Tensor::zeros(shape, self.store.dtype, &self.store.device)?)
     }
 

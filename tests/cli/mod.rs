@@ -1,6 +1,7 @@
 //! Whole commands, on tiny checkpoints.
 
 mod bad_input;
+mod bad_models;
 #[cfg(unix)]
 mod docs;
 mod doctor;
