@@ -1,19 +1,49 @@
-//! CLIP-family models on the command line.
+//! CLIP-family models on the command line: the modules in reading order.
+//!
+//! ```text
+//! argv ─► commands/x ─► App (device, threads, progress, interrupt)
+//!
+//! embed      inputs ─► decode + preprocess (N threads, bounded, in order) ─► batches ─► tower ─► sink
+//! zeroshot   labels × templates ─► text tower ─► classifier (cached);  inputs ─► image tower ─► scores ─► sink
+//! ```
+//!
+//! `ARCHITECTURE.md` says what each room is for and what must stay true.
+
+// What users meet.
+pub mod commands;
+
 pub mod app;
+
+pub mod error;
+
+// From a model's name to its two towers.
+pub mod hub;
+
+pub mod card;
+
+pub mod weights;
+
+pub mod model;
+
+pub mod ops;
+
 #[cfg(feature = "builtin")]
 pub mod builtin;
-pub mod card;
-pub mod classifier;
-pub mod commands;
+
 pub mod cross_check;
-pub mod data;
-pub mod error;
-pub mod eval;
-pub mod hub;
+
+// From files to numbers, and back.
 pub mod image;
-pub mod model;
-mod near;
-pub mod ops;
-pub mod output;
+
 pub mod text;
-pub mod weights;
+
+pub mod data;
+
+pub mod output;
+
+// What is done with embeddings.
+pub mod classifier;
+
+pub mod eval;
+
+mod near;
