@@ -5,6 +5,7 @@
 //! the compiler's vectoriser and still give Pillow's bytes on every machine.
 
 use super::{Cutout, Filter, Mode, Raster, Samples};
+use rten_simd::{Isa, SimdOp};
 use std::ops::Range;
 
 /// A part of a resized image, in its pixels.
@@ -362,13 +363,6 @@ impl<'a> View<'a> {
     }
 }
 
-/// Runs a pass with the widest instructions of this machine.
-fn dispatch<R>(pass: impl pulp::WithSimd<Output = R>) -> R {
-    use std::sync::OnceLock;
-    static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
-    ARCH.get_or_init(pulp::Arch::new).dispatch(pass)
-}
-
 /// Rows to shorter or longer rows.
 fn pass_horizontal<const C: usize, const P: usize>(source: &View<'_>, first: usize, axis: &Axis) -> Vec<u8> {
     let step = LANES / P;
@@ -384,7 +378,7 @@ fn pass_horizontal<const C: usize, const P: usize>(source: &View<'_>, first: usi
         }
         bounds.push((start - first, n));
     }
-    dispatch(Horizontal::<C, P> { source, bounds: &bounds, weights: &weights, steps })
+    Horizontal::<C, P> { source, bounds: &bounds, weights: &weights, steps }.dispatch()
 }
 
 struct Horizontal<'a, const C: usize, const P: usize> {
@@ -396,11 +390,11 @@ struct Horizontal<'a, const C: usize, const P: usize> {
     steps: usize,
 }
 
-impl<const C: usize, const P: usize> pulp::WithSimd for Horizontal<'_, C, P> {
+impl<const C: usize, const P: usize> SimdOp for Horizontal<'_, C, P> {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Vec<u8> {
+    fn eval<I: Isa>(self, _: I) -> Vec<u8> {
         let Self { source, bounds, weights, steps } = self;
         let row_out = bounds.len() * C;
         let mut out = vec![0; source.rows.len() * row_out];
@@ -450,7 +444,7 @@ impl<const C: usize, const P: usize> pulp::WithSimd for Horizontal<'_, C, P> {
 /// Columns to shorter or longer columns.
 fn pass_vertical(source: &View<'_>, axis: &Axis) -> Vec<u8> {
     let weights: Vec<(usize, Vec<i32>)> = axis.fixed().map(|(start, fixed)| (start, fixed.collect())).collect();
-    dispatch(Vertical { source, weights: &weights })
+    Vertical { source, weights: &weights }.dispatch()
 }
 
 struct Vertical<'a> {
@@ -459,11 +453,11 @@ struct Vertical<'a> {
     weights: &'a [(usize, Vec<i32>)],
 }
 
-impl pulp::WithSimd for Vertical<'_> {
+impl SimdOp for Vertical<'_> {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Vec<u8> {
+    fn eval<I: Isa>(self, _: I) -> Vec<u8> {
         let Self { source, weights } = self;
         let width = source.width;
         let mut out = vec![0; weights.len() * width];
