@@ -67,7 +67,7 @@ struct Info {
 
 #[derive(Args, Debug)]
 struct Pull {
-    /// An alias, or org/name[@revision]
+    /// An alias, or org/name, and @revision if it is not the main branch
     #[arg(value_name = "MODEL")]
     model: String,
 }

@@ -34,7 +34,7 @@ pub struct Record {
 /// records, whose embeddings are handed out as they are.
 ///
 /// # Errors
-/// As those of [`embed`]; also for a record that another model made.
+/// As those of [`embed()`]; also for a record that another model made.
 pub fn embed_or_read(
     app: &App,
     clip: &Clip,
