@@ -228,7 +228,7 @@ impl Spec {
         };
         let blocks = |what: &str, spec: &BlocksSpec| {
             sizes(what, &[("width", spec.width), ("heads", spec.heads), ("MLP width", spec.mlp)])?;
-            if spec.layers > 1 << 10 || spec.width % spec.heads != 0 {
+            if spec.layers > 1 << 10 || !spec.width.is_multiple_of(spec.heads) {
                 let BlocksSpec { layers, width, heads, .. } = spec;
                 return Err(Error::run(format!(
                     "the {what} cannot have {layers} layers of width {width} with {heads} heads"
