@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The bytes of a file, wherever they live.
 #[derive(Debug)]
@@ -185,20 +185,9 @@ impl Shard {
                 "download or export the file again; `.bin` and `.pt` files must be converted to safetensors first",
             )
         };
+        // This also holds the header against the length of the file.
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
         let data_start = header + 8;
-        if metadata.data_len() != bytes.len() - data_start {
-            return Err(broken(&format_args!(
-                "the header describes {} bytes of tensors, the file holds {}",
-                metadata.data_len(),
-                bytes.len() - data_start
-            )));
-        }
         Ok(Self { name, bytes, data_start, metadata })
     }
-}
-
-/// The weight file or index of a model directory, in the order in which layouts are tried.
-pub fn find_weights(dir: &Path, names: &[&str]) -> Option<PathBuf> {
-    names.iter().map(|name| dir.join(name)).find(|path| path.is_file())
 }

@@ -10,7 +10,7 @@ pub struct Layout {
 /// How one parameter of ours is made from tensors on disk.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    ours: &'static str,
+    ours: String,
     theirs: Vec<String>,
     form: Form,
 }
@@ -39,20 +39,20 @@ impl Layout {
     /// Our parameter `ours` is their tensor `theirs`. In both, `{}` stands for a number and a final `*` for the rest
     /// of the name.
     #[must_use]
-    pub fn plain(self, ours: &'static str, theirs: impl Into<String>) -> Self {
-        self.rule(ours, vec![theirs.into()], Form::Plain)
+    pub fn plain(self, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.rule(ours.into(), vec![theirs.into()], Form::Plain)
     }
 
     /// Our parameter is their matrix, transposed.
     #[must_use]
-    pub fn transposed(self, ours: &'static str, theirs: impl Into<String>) -> Self {
-        self.rule(ours, vec![theirs.into()], Form::Transposed)
+    pub fn transposed(self, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.rule(ours.into(), vec![theirs.into()], Form::Transposed)
     }
 
     /// Our parameter is several of theirs, stacked along the first dimension.
     #[must_use]
-    pub fn stacked<S: Into<String>>(self, ours: &'static str, theirs: impl IntoIterator<Item = S>) -> Self {
-        self.rule(ours, theirs.into_iter().map(Into::into).collect(), Form::Stacked)
+    pub fn stacked<S: Into<String>>(self, ours: impl Into<String>, theirs: impl IntoIterator<Item = S>) -> Self {
+        self.rule(ours.into(), theirs.into_iter().map(Into::into).collect(), Form::Stacked)
     }
 
     /// Tensors that carry no weights (buffers that old versions saved) and are passed over. A leading `*` stands for
@@ -74,7 +74,7 @@ impl Layout {
     /// The tensors on disk that make up our parameter of this name.
     pub fn recipe(&self, ours: &str) -> Option<Recipe> {
         self.rules.iter().find_map(|rule| {
-            let holes = match_pattern(rule.ours, ours)?;
+            let holes = match_pattern(&rule.ours, ours)?;
             let names = rule.theirs.iter().map(|theirs| fill(theirs, &holes)).collect();
             Some(Recipe { names, form: rule.form })
         })
@@ -92,11 +92,11 @@ impl Layout {
     pub fn ours(&self, theirs: &str) -> Option<String> {
         self.rules.iter().find_map(|rule| {
             let holes = rule.theirs.iter().find_map(|pattern| match_pattern(pattern, theirs))?;
-            Some(fill(rule.ours, &holes))
+            Some(fill(&rule.ours, &holes))
         })
     }
 
-    fn rule(mut self, ours: &'static str, theirs: Vec<String>, form: Form) -> Self {
+    fn rule(mut self, ours: String, theirs: Vec<String>, form: Form) -> Self {
         self.rules.push(Rule { ours, theirs, form });
         self
     }

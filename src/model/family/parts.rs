@@ -109,33 +109,29 @@ pub(super) fn refuse(section: &Section<'_>, keys: &[&str]) -> Result<()> {
 
 /// Blocks of a transformers model (CLIP, SigLIP) below `theirs.{}`.
 pub(super) fn hf_blocks(layout: Layout, tower: &str) -> Layout {
-    let (ours, theirs) = match tower {
-        "image" => (IMAGE_BLOCK, "vision_model.encoder.layers.{}."),
-        _ => (TEXT_BLOCK, "text_model.encoder.layers.{}."),
-    };
-    let at = |rest: &str| format!("{theirs}{rest}");
+    let theirs = if tower == "image" { "vision_model" } else { "text_model" };
+    let at = |rest: &str| format!("{theirs}.encoder.layers.{{}}.{rest}");
     layout
-        .plain(ours.norm1, at("layer_norm1.*"))
-        .stacked(ours.qkv, ["q", "k", "v"].map(|x| at(&format!("self_attn.{x}_proj.*"))))
-        .plain(ours.out, at("self_attn.out_proj.*"))
-        .plain(ours.norm2, at("layer_norm2.*"))
-        .plain(ours.fc1, at("mlp.fc1.*"))
-        .plain(ours.fc2, at("mlp.fc2.*"))
+        .plain(block(tower, "norm1.*"), at("layer_norm1.*"))
+        .stacked(block(tower, "qkv.*"), ["q", "k", "v"].map(|x| at(&format!("self_attn.{x}_proj.*"))))
+        .plain(block(tower, "out.*"), at("self_attn.out_proj.*"))
+        .plain(block(tower, "norm2.*"), at("layer_norm2.*"))
+        .plain(block(tower, "fc1.*"), at("mlp.fc1.*"))
+        .plain(block(tower, "fc2.*"), at("mlp.fc2.*"))
 }
 
 /// Blocks of open_clip's own transformer below `theirs.{}`.
 pub(super) fn open_clip_blocks(layout: Layout, tower: &str, transformer: &str) -> Layout {
-    let ours = if tower == "image" { IMAGE_BLOCK } else { TEXT_BLOCK };
     let at = |rest: &str| format!("{transformer}.resblocks.{{}}.{rest}");
     layout
-        .plain(ours.norm1, at("ln_1.*"))
-        .plain(ours.qkv, at("attn.in_proj_*"))
-        .plain(ours.out, at("attn.out_proj.*"))
-        .plain(ours.scale1, at("ls_1.gamma"))
-        .plain(ours.norm2, at("ln_2.*"))
-        .plain(ours.fc1, at("mlp.c_fc.*"))
-        .plain(ours.fc2, at("mlp.c_proj.*"))
-        .plain(ours.scale2, at("ls_2.gamma"))
+        .plain(block(tower, "norm1.*"), at("ln_1.*"))
+        .plain(block(tower, "qkv.*"), at("attn.in_proj_*"))
+        .plain(block(tower, "out.*"), at("attn.out_proj.*"))
+        .plain(block(tower, "scale1"), at("ls_1.gamma"))
+        .plain(block(tower, "norm2.*"), at("ln_2.*"))
+        .plain(block(tower, "fc1.*"), at("mlp.c_fc.*"))
+        .plain(block(tower, "fc2.*"), at("mlp.c_proj.*"))
+        .plain(block(tower, "scale2"), at("ls_2.gamma"))
 }
 
 /// open_clip's own text tower: its names begin with `prefix` (`text.` in a CustomTextCLIP).
@@ -154,7 +150,6 @@ pub(super) fn open_clip_text(layout: Layout, prefix: &str, affine: bool) -> Layo
 
 /// A timm vision transformer as open_clip's image trunk.
 pub(super) fn timm_vit(layout: Layout) -> Layout {
-    let ours = IMAGE_BLOCK;
     let at = |rest: &str| format!("visual.trunk.blocks.{{}}.{rest}");
     layout
         .plain("image.patch.*", "visual.trunk.patch_embed.proj.*")
@@ -168,14 +163,14 @@ pub(super) fn timm_vit(layout: Layout) -> Layout {
         .plain("image.pool.norm.*", "visual.trunk.attn_pool.norm.*")
         .plain("image.pool.fc1.*", "visual.trunk.attn_pool.mlp.fc1.*")
         .plain("image.pool.fc2.*", "visual.trunk.attn_pool.mlp.fc2.*")
-        .plain(ours.norm1, at("norm1.*"))
-        .plain(ours.qkv, at("attn.qkv.*"))
-        .plain(ours.out, at("attn.proj.*"))
-        .plain(ours.scale1, at("ls1.gamma"))
-        .plain(ours.norm2, at("norm2.*"))
-        .plain(ours.fc1, at("mlp.fc1.*"))
-        .plain(ours.fc2, at("mlp.fc2.*"))
-        .plain(ours.scale2, at("ls2.gamma"))
+        .plain(block("image", "norm1.*"), at("norm1.*"))
+        .plain(block("image", "qkv.*"), at("attn.qkv.*"))
+        .plain(block("image", "out.*"), at("attn.proj.*"))
+        .plain(block("image", "scale1"), at("ls1.gamma"))
+        .plain(block("image", "norm2.*"), at("norm2.*"))
+        .plain(block("image", "fc1.*"), at("mlp.fc1.*"))
+        .plain(block("image", "fc2.*"), at("mlp.fc2.*"))
+        .plain(block("image", "scale2"), at("ls2.gamma"))
 }
 
 /// The scale and bias of the scores, which every layout calls the same.
@@ -197,35 +192,7 @@ pub(super) fn count_blocks(files: &Files, prefix: &str) -> usize {
     files.names().filter_map(index).max().map_or(0, |last| last + 1)
 }
 
-struct BlockNames {
-    norm1: &'static str,
-    qkv: &'static str,
-    out: &'static str,
-    scale1: &'static str,
-    norm2: &'static str,
-    fc1: &'static str,
-    fc2: &'static str,
-    scale2: &'static str,
+/// Our name for a part of every block of a tower.
+fn block(tower: &str, part: &str) -> String {
+    format!("{tower}.blocks.{{}}.{part}")
 }
-
-const IMAGE_BLOCK: BlockNames = BlockNames {
-    norm1: "image.blocks.{}.norm1.*",
-    qkv: "image.blocks.{}.qkv.*",
-    out: "image.blocks.{}.out.*",
-    scale1: "image.blocks.{}.scale1",
-    norm2: "image.blocks.{}.norm2.*",
-    fc1: "image.blocks.{}.fc1.*",
-    fc2: "image.blocks.{}.fc2.*",
-    scale2: "image.blocks.{}.scale2",
-};
-
-const TEXT_BLOCK: BlockNames = BlockNames {
-    norm1: "text.blocks.{}.norm1.*",
-    qkv: "text.blocks.{}.qkv.*",
-    out: "text.blocks.{}.out.*",
-    scale1: "text.blocks.{}.scale1",
-    norm2: "text.blocks.{}.norm2.*",
-    fc1: "text.blocks.{}.fc1.*",
-    fc2: "text.blocks.{}.fc2.*",
-    scale2: "text.blocks.{}.scale2",
-};
