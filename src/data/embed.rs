@@ -30,6 +30,8 @@ pub struct Embedded {
     pub id: String,
     /// Which tower it was for.
     pub kind: Kind,
+    /// The text that was embedded, where the id is not the text itself (a caption of a pair).
+    pub text: Option<String>,
     /// Its embedding as the tower gives it, not normalised; or why there is none.
     pub result: Result<Vec<f32>, ItemError>,
 }
@@ -120,6 +122,7 @@ fn automatic(clip: &Clip, kind: Kind) -> usize {
 struct Prepared {
     id: String,
     kind: Kind,
+    text: Option<String>,
     input: Result<Input, ItemError>,
 }
 
@@ -129,6 +132,10 @@ enum Input {
 }
 
 fn prepare(item: Item, preprocess: &Preprocess, options: &DecodeOptions) -> Prepared {
+    let text = match &item.content {
+        Content::Text(text) if *text != item.id => Some(text.clone()),
+        _ => None,
+    };
     let input = match item.content {
         Content::Failed(error) => Err(error),
         Content::Text(text) => Ok(Input::Text(text)),
@@ -137,7 +144,7 @@ fn prepare(item: Item, preprocess: &Preprocess, options: &DecodeOptions) -> Prep
             .unwrap_or_else(|_| Err(ItemError::new(ItemKind::Corrupt, "the image could not be preprocessed")))
             .map(Input::Pixels),
     };
-    Prepared { id: item.id, kind: item.kind, input }
+    Prepared { id: item.id, kind: item.kind, text, input }
 }
 
 fn pixels(path: &Path, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Vec<f32>, ItemError> {
@@ -181,7 +188,7 @@ impl<F: FnMut(Embedded) -> Result<()>> Batch<'_, F> {
                 Input::Pixels(image) => pixels.extend(image),
                 Input::Text(text) => texts.push(text),
             });
-            results.push((item.id, result));
+            results.push((item.id, item.text, result));
         }
         let rows = match (self.ready, self.kind) {
             (0, _) => Vec::new(),
@@ -195,11 +202,11 @@ impl<F: FnMut(Embedded) -> Result<()>> Batch<'_, F> {
         self.ready = 0;
         let mut rows = rows.chunks_exact(self.clip.spec.embed_dim);
         self.progress.add(results.len() as u64);
-        for (id, result) in results {
+        for (id, text, result) in results {
             let result = result.and_then(|()| finite(rows.next().unwrap_or_default()));
             self.tally.items += 1;
             self.tally.failed += u64::from(result.is_err());
-            (self.each)(Embedded { id, kind: self.kind, result })?;
+            (self.each)(Embedded { id, kind: self.kind, text, result })?;
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ struct ErrorFields {
 fn parse(name: &str, number: u64, line: Line) -> Record {
     let place = || format!("{name}, record {number}");
     let failed = |id: String, kind, message: String| Record {
-        embedded: Embedded { id, kind: Kind::Image, result: Err(ItemError::new(kind, message)) },
+        embedded: Embedded { id, kind: Kind::Image, text: None, result: Err(ItemError::new(kind, message)) },
         model: None,
     };
     let bytes = match line {
@@ -236,7 +236,7 @@ fn parse(name: &str, number: u64, line: Line) -> Record {
     };
     // A record that failed says nothing about a model.
     let model = fields.model.filter(|_| result.is_ok());
-    Record { embedded: Embedded { id: fields.id, kind, result }, model }
+    Record { embedded: Embedded { id: fields.id, kind, text: None, result }, model }
 }
 
 #[cfg(test)]
