@@ -1,61 +1,20 @@
-//! `models`: what is known about checkpoints, and fetching them.
+//! `models info`: a card, and what a checkpoint's files say.
 
-use super::show::{self, Shape, human};
-use super::{Command, Status};
 use crate::app::App;
 use crate::card::{self, Card};
-use crate::error::{Error, Result};
+use crate::commands::show::{self, Shape, human};
+use crate::error::Result;
 use crate::hub::{self, Origin};
 use crate::image::{Filter, Preprocess, Resize};
-use crate::model::family::FAMILIES;
 use crate::model::spec::{ImageSpec, Objective, TextTowerSpec};
 use crate::model::{Clip, LoadOptions, ModelFiles};
 use crate::ops::Activation;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 use std::path::Path;
 
-/// Known models: list them, look at one, fetch one
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Any repository on the Hugging Face Hub works as org/name[@revision], not only those that are listed.
-
-Examples:
-  clip-cli models list siglip
-  clip-cli models info openai-b32
-  clip-cli models info path/to/checkpoint
-  clip-cli models pull laion/CLIP-ViT-B-32-laion2B-s34B-b79K")]
-pub(super) struct Models {
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Subcommand, Debug)]
-enum Action {
-    /// List the models that have a name, or the families that can be read
-    List(List),
-    /// Say what is known about a model: its card, and what its files say if they are on this machine
-    Info(Info),
-    /// Fetch a model into the cache, or bring a branch up to date, and print its directory
-    Pull(Pull),
-}
-
-#[derive(Args, Debug)]
-struct List {
-    /// Only models whose name, title, family, repository or licence contains this
-    filter: Option<String>,
-
-    /// List the families of checkpoints that can be read, not the models
-    #[arg(long, conflicts_with = "filter")]
-    families: bool,
-
-    /// table or jsonl [default: a table on a terminal, else jsonl]
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
-    format: Shape,
-}
-
-#[derive(Args, Debug)]
-struct Info {
+pub(super) struct Info {
     /// An alias, org/name, a directory, a .safetensors file, or builtin
     #[arg(value_name = "MODEL")]
     model: String,
@@ -63,82 +22,6 @@ struct Info {
     /// table or jsonl [default: a table on a terminal, else jsonl]
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
     format: Shape,
-}
-
-#[derive(Args, Debug)]
-struct Pull {
-    /// An alias, or org/name, and @revision if it is not the main branch
-    #[arg(value_name = "MODEL")]
-    model: String,
-}
-
-impl Command for Models {
-    const NAME: &'static str = "models";
-
-    fn run(self, app: &App) -> Result<Status> {
-        match self.action {
-            Action::List(list) if list.families => list_families(list.format)?,
-            Action::List(list) => list.run()?,
-            Action::Info(info) => info.run(app)?,
-            Action::Pull(pull) => pull.run(app)?,
-        }
-        Ok(Status::Done)
-    }
-}
-
-/// A card, and whether its checkpoint is on this machine.
-#[derive(Serialize)]
-struct Listed {
-    #[serde(flatten)]
-    card: &'static Card,
-    here: bool,
-}
-
-impl List {
-    fn run(&self) -> Result<()> {
-        let filter = self.filter.as_deref().unwrap_or_default();
-        let here = |card: &Card| card.repository.is_none() || hub::cached(&card.alias).is_some();
-        let cards = card::all().iter().filter(|card| card.matches(filter));
-        let listed: Vec<Listed> = cards.map(|card| Listed { card, here: here(card) }).collect();
-        if listed.is_empty() {
-            return Err(Error::usage(format!("no model matches {filter:?}"))
-                .hint("`clip-cli models list` shows all; a repository on the Hub is org/name"));
-        }
-        if !self.format.is_table() {
-            return show::write_jsonl(listed);
-        }
-        let mut table = show::table(&["NAME", "MODEL", "FAMILY", "PIXELS", "IMAGENET", "LICENCE", "HERE"]);
-        for Listed { card, here } in listed {
-            let imagenet = card.accuracy.iter().find(|score| score.set == "ImageNet-1k");
-            table.add_row([
-                card.alias.clone(),
-                card.title.clone(),
-                card.family.value.clone(),
-                card.image_size.value.to_string(),
-                imagenet.map_or(String::new(), |score| format!("{:.1} %", 100.0 * score.value)),
-                card.license.value.clone(),
-                if here { "yes" } else { "" }.to_owned(),
-            ]);
-        }
-        show::write_table(&table)
-    }
-}
-
-fn list_families(format: Shape) -> Result<()> {
-    #[derive(Serialize)]
-    struct Row {
-        family: &'static str,
-        about: &'static str,
-    }
-    let rows: Vec<Row> = FAMILIES.iter().map(|family| Row { family: family.name(), about: family.about() }).collect();
-    if !format.is_table() {
-        return show::write_jsonl(rows);
-    }
-    let mut table = show::table(&["FAMILY", "WHAT IT COVERS"]);
-    for row in rows {
-        table.add_row([row.family, row.about]);
-    }
-    show::write_table(&table)
 }
 
 /// What is known about one model.
@@ -189,7 +72,7 @@ struct File {
 }
 
 impl Info {
-    fn run(&self, app: &App) -> Result<()> {
+    pub(super) fn run(&self, app: &App) -> Result<()> {
         let known = self.look(app)?;
         if self.format.is_table() { known.write_table() } else { show::write_jsonl([known]) }
     }
@@ -325,19 +208,6 @@ fn rows_of_card(card: &Card) -> Vec<[String; 2]> {
     }));
     rows.extend(card.note.iter().map(|note| ["note".to_owned(), note.clone()]));
     rows
-}
-
-impl Pull {
-    fn run(&self, app: &App) -> Result<()> {
-        let options = hub::Options { offline: app.offline, refresh: true, watch: Some(app.watch_download()) };
-        let found = hub::resolve_with(&self.model, &options)?;
-        found.notes.iter().for_each(|note| app.warn(note));
-        let (Some(origin), Some(directory)) = (&found.origin, found.files.directory()) else {
-            return Err(Error::usage("not a model on the Hub").at(&self.model));
-        };
-        app.note(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
-        show::write_path(directory)
-    }
 }
 
 /// The configuration, tokenizer and weight files of a directory.
