@@ -1,6 +1,7 @@
 //! All integration tests in one binary, because each binary links candle.
 
 mod cli;
+mod fuzz;
 mod parity;
 mod pixels;
 mod text;

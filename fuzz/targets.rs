@@ -1,0 +1,104 @@
+//! What is done with bytes that anybody could have written: one function a reader, one line in [`TARGETS`].
+//!
+//! None of them may panic, hang or take much memory. `fuzz_targets/` hands them to libFuzzer, and the tests run
+//! them over the committed corpus.
+
+use clip_cli::image::{DecodeOptions, decode};
+use clip_cli::model::family::{Config, detect};
+use clip_cli::text::{Clean, Labels, Tokenizer, templates};
+use clip_cli::weights::Files;
+use std::io::Write;
+use std::path::Path;
+
+/// A target: its name, and what it does with bytes.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
+/// Every reader.
+pub(crate) static TARGETS: &[Target] = &[
+    ("image", image),
+    ("safetensors", safetensors),
+    ("config", config),
+    ("tokenizer", tokenizer),
+    ("text", text),
+    ("labels", labels),
+];
+
+/// An image file of any format.
+pub(crate) fn image(bytes: &[u8]) {
+    let options = DecodeOptions { max_pixels: 1 << 20, max_bytes: 1 << 20, ..DecodeOptions::default() };
+    let _ = decode(bytes, &options);
+}
+
+/// A checkpoint's weights: the header, and every tensor that it promises.
+pub(crate) fn safetensors(bytes: &[u8]) {
+    in_file("model.safetensors", bytes, |path| {
+        let Ok(files) = Files::open(path) else { return };
+        for name in files.names() {
+            let _ = files.shape(name);
+            let _ = files.read(name, candle_core::DType::F32, &candle_core::Device::Cpu);
+        }
+    });
+}
+
+/// A checkpoint's configuration: the first byte says which file it is.
+pub(crate) fn config(bytes: &[u8]) {
+    let Some((kind, json)) = bytes.split_first() else { return };
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(json) else { return };
+    let config = match kind % 2 {
+        0 => Config { hf: Some(value), ..Config::default() },
+        _ => Config { open_clip: Some(value), ..Config::default() },
+    };
+    let weights = Files::from_static("empty", EMPTY).expect("an empty file of tensors");
+    if let Ok(plan) = detect(&config).and_then(|family| family.plan(&config, &weights)) {
+        let _ = plan.spec.check();
+    }
+}
+
+/// A `tokenizer.json`, and what it makes of a text.
+pub(crate) fn tokenizer(bytes: &[u8]) {
+    let Ok(tokenizer) = Tokenizer::from_json_bytes(bytes) else { return };
+    let spec = tokenizer.spec(16);
+    let _ = tokenizer.batch(&["a photo of a cat", "", "ÄÖ \u{1f600} <|endoftext|>"], &spec);
+}
+
+/// A text, cleaned in every way, and cut by CLIP's own tokenizer.
+pub(crate) fn text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for clean in ["lower", "whitespace", "canonicalize"] {
+        if let Ok(clean) = Clean::open_clip(clean) {
+            let _ = clean.apply(&text);
+        }
+    }
+    let _ = clip_cli::text::html::unescape(&text);
+    static CLIP: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(|| Tokenizer::builtin().expect("built in"));
+    let _ = CLIP.encode(&text);
+}
+
+/// A file of labels, and one of templates.
+pub(crate) fn labels(bytes: &[u8]) {
+    for name in ["labels.txt", "labels.json", "labels.csv", "labels.tsv"] {
+        in_file(name, bytes, |path| {
+            let _ = Labels::from_file(path);
+        });
+    }
+    for name in ["templates.txt", "templates.json"] {
+        in_file(name, bytes, |path| {
+            if let Ok(set) = templates::load(&path.to_string_lossy()) {
+                let _ = set.fill("cat");
+            }
+        });
+    }
+}
+
+/// A safetensors file without tensors.
+const EMPTY: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
+
+/// Hands bytes to a reader of files.
+fn in_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let directory = tempfile::tempdir_in(place).expect("a directory for one file");
+    let path = directory.path().join(name);
+    std::fs::File::create(&path).and_then(|mut file| file.write_all(bytes)).expect("a small file");
+    read(&path);
+}
