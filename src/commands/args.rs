@@ -1,7 +1,7 @@
 //! The arguments that commands on images and texts share.
 
 use crate::app::App;
-use crate::data::{Inputs, ReadOptions, Separator, is_stdin};
+use crate::data::{Inputs, ReadOptions, SOURCES, Separator, Source, SourceOptions, Take, is_stdin, source};
 use crate::error::{Error, Result};
 use crate::image::{DEFAULT_MAX_PIXELS, DecodeOptions};
 use clap::Args;
@@ -11,19 +11,88 @@ use std::path::PathBuf;
 /// The images to work on.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ImageArgs {
-    /// Image files; folders, which are searched for images; `-` for a list of files on standard input
+    /// Images; folders, which are searched for images; patterns ('shards/{000..012}.tar', 'photos/**/*.jpg'); files
+    /// with many images (see --input-format); `-` for a list of files on standard input
     #[arg(value_name = "INPUTS")]
     pub inputs: Vec<PathBuf>,
 
     /// Lists end their entries with a NUL byte, as `find -print0` writes them
     #[arg(long = "null", short = '0')]
     pub null: bool,
+
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// How files with many images are read.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Inputs")]
+pub(super) struct SourceArgs {
+    #[arg(long, value_name = "FORMAT", value_parser = input_format, help = format_help())]
+    input_format: Option<&'static dyn Source>,
+
+    /// The column with images or paths, the extension of images in archives; several with `;` in between, the first
+    /// that is there counts
+    #[arg(long, value_name = "NAME", value_delimiter = ';', aliases = ["img-key", "csv-img-key", "image-column"])]
+    image_key: Vec<String>,
+
+    /// The same for captions
+    #[arg(long, value_name = "NAME", value_delimiter = ';', aliases = ["csv-caption-key", "text-key"])]
+    caption_key: Vec<String>,
+
+    /// The column, or field of JSON members, that gives the ids [default: the image's path, else `file#row`]
+    #[arg(long, value_name = "NAME")]
+    id_key: Option<String>,
+
+    /// Where relative paths in tables start [default: the table's folder]
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+
+    /// What stands between the cells of a table [default: what its header has]
+    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    csv_separator: Option<u8>,
+}
+
+fn format_help() -> String {
+    let formats: Vec<_> = SOURCES.iter().map(|source| format!("{} ({})", source.name(), source.about())).collect();
+    format!("What files with many images hold [default: by their names]: {}", formats.join("; "))
+}
+
+fn input_format(name: &str) -> Result<&'static dyn Source, String> {
+    source(name).map_err(|error| format!("{error}; {}", error.advice().unwrap_or_default()))
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" | b"tab" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err("expected one character, or \\t".to_owned()),
+    }
 }
 
 impl ImageArgs {
-    /// The images.
-    pub fn inputs(&self) -> Inputs {
-        Inputs { paths: self.inputs.clone(), separator: self.separator() }
+    /// The inputs, of which these parts are to be read.
+    pub fn inputs(&self, take: Take) -> Inputs {
+        Inputs { paths: self.inputs.clone(), format: self.source.input_format, options: self.source_options(), take }
+    }
+
+    /// The format of all files, if the command line names one.
+    pub fn format(&self) -> Option<&'static dyn Source> {
+        self.source.input_format
+    }
+
+    /// How files with many images are read.
+    pub fn source_options(&self) -> SourceOptions {
+        let SourceArgs { image_key, caption_key, id_key, image_root, csv_separator, .. } = self.source.clone();
+        SourceOptions {
+            image_key,
+            caption_key,
+            id_key,
+            root: image_root,
+            delimiter: csv_separator,
+            separator: self.separator(),
+            ..SourceOptions::default()
+        }
     }
 
     /// What ends an entry of a list.

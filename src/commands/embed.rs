@@ -3,7 +3,7 @@
 use super::args::{ImageArgs, ReadArgs, warn_failed, warn_truncated};
 use super::{Command, Status};
 use crate::app::{App, ModelArgs};
-use crate::data::{Inputs, Items, Tally, embed, is_stdin, lines_of_text, texts};
+use crate::data::{Inputs, Items, Take, Tally, embed, is_stdin, lines_of_text, texts};
 use crate::error::{Error, Result};
 use crate::ops::normalize::normalize_row;
 use crate::output::{Header, OutputDtype, Sink, Target, format};
@@ -26,6 +26,14 @@ Examples:
 pub(super) struct Embed {
     #[command(flatten)]
     images: ImageArgs,
+
+    /// Embed the inputs' captions, too: after each image its captions, under the same id
+    #[arg(long, conflicts_with = "captions", help_heading = "Inputs")]
+    pairs: bool,
+
+    /// Embed the inputs' captions instead of their images
+    #[arg(long, help_heading = "Inputs")]
+    captions: bool,
 
     /// A text to embed; may be given many times
     #[arg(long, value_name = "TEXT")]
@@ -125,7 +133,11 @@ impl Embed {
             let hint = "name images or folders, texts with --text, or `-` to read a list of files from standard input";
             return Err(Error::usage("nothing to embed").hint(hint));
         }
-        Ok(self.images.inputs())
+        Ok(self.images.inputs(match (self.pairs, self.captions) {
+            (true, _) => Take::Pairs,
+            (_, true) => Take::Captions,
+            _ => Take::Images,
+        }))
     }
 
     fn text_items(&self) -> Result<Items> {

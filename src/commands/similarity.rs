@@ -6,7 +6,7 @@ use super::{Command, Status};
 use crate::app::{App, ModelArgs};
 use crate::classifier::{dot, sigmoid, softmax};
 use crate::data::{
-    Embedded, Inputs, ReadOptions, embed, embed_or_read, is_records, is_stdin, lines_of_text, read_records,
+    Embedded, Inputs, ReadOptions, Take, embed, embed_or_read, is_records, is_stdin, lines_of_text, read_records,
     records_on_stdin, same_model, texts,
 };
 use crate::error::{Error, ItemError, ItemKind, Result};
@@ -280,7 +280,8 @@ impl<'a> Reader<'a> {
         let mut needs_model =
             args.logits || args.probs || args.model.model.is_some() || !args.text.is_empty() || args.texts.is_some();
         for path in args.images.inputs.iter().chain(&args.with) {
-            let recorded = if is_stdin(path) { !args.images.null && records_on_stdin(app)? } else { is_records(path) };
+            let may_be_records = args.images.format().is_none() && !args.images.null;
+            let recorded = if is_stdin(path) { may_be_records && records_on_stdin(app)? } else { is_records(path) };
             needs_model |= !recorded;
         }
         let clip = if needs_model { Some(app.open_model(&args.model)?) } else { None };
@@ -316,7 +317,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         if let Some(clip) = &self.clip {
-            let inputs = Inputs { paths: paths.to_vec(), separator: self.images.separator() };
+            let inputs = Inputs { paths: paths.to_vec(), ..self.images.inputs(Take::Images) };
             let progress = self.app.progress("items");
             let result = embed_or_read(self.app, clip, &self.options, inputs, &progress, each);
             progress.finish();

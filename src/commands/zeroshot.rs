@@ -8,7 +8,7 @@ use super::ending::left_behind;
 use super::{Command, Status};
 use crate::app::{App, ModelArgs};
 use crate::classifier::Scoring;
-use crate::data::{Kind, embed_or_read, is_records};
+use crate::data::{Kind, Take, embed_or_read, is_records};
 use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::output::{Predictions, RowFormat, Target};
 use crate::text::{Labels, TemplateSet, templates};
@@ -183,7 +183,7 @@ impl Zeroshot {
         };
 
         let mut out = Predictions::open(target, format, clip.id())?;
-        let inputs = self.images.inputs();
+        let inputs = self.images.inputs(Take::Images);
         let progress = app.progress("images");
         if app.shows_progress() && !inputs.paths.iter().any(|path| is_records(path)) {
             let (inputs, progress) = (inputs.clone(), progress.clone());

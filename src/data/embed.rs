@@ -1,6 +1,6 @@
 //! From items to embeddings.
 
-use super::inputs::read_file;
+use super::inputs::{read_caption, read_file};
 use super::ordered::{Next, Ordered};
 use super::{Content, Item, Items, Kind};
 use crate::app::{App, Progress};
@@ -8,8 +8,8 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::image::{DecodeOptions, Preprocess, decode};
 use crate::model::Clip;
 use crate::model::spec::ImageSpec;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::time::Duration;
 
 /// How items are read and how many are embedded at once. None of it changes the results but `decode`.
@@ -67,34 +67,34 @@ pub fn embed(
     let size = |kind| options.batch_size.unwrap_or_else(|| automatic(clip, kind)).max(1);
     let window = size(Kind::Image) + 2 * workers;
     let (preprocess, decode) = (clip.preprocess().clone(), options.decode.clone());
+    let weight = |item: &Result<Item>| item.as_ref().map_or(0, Item::weight);
     let prepare = move |item: Result<Item>| item.map(|item| prepare(item, &preprocess, &decode));
-    let mut prepared = Ordered::new(items, workers, window, prepare)?;
-    let mut batch =
-        Batch { clip, progress, each, tally: Tally::default(), kind: Kind::Image, items: Vec::new(), ready: 0 };
+    let mut prepared = Ordered::new(items, workers, window, weight, prepare)?;
+    let mut queue = Queue {
+        clip,
+        progress,
+        each,
+        tally: Tally::default(),
+        places: VecDeque::new(),
+        first: 0,
+        images: Batch::new(size(Kind::Image)),
+        texts: Batch::new(size(Kind::Text)),
+    };
     loop {
         match prepared.next(LINGER)? {
-            Next::Ready(Ok(item)) => {
-                if item.kind != batch.kind {
-                    batch.embed()?;
-                    batch.kind = item.kind;
-                }
-                batch.push(item);
-                if batch.is_full(size(batch.kind)) {
-                    batch.embed()?;
-                }
-            }
-            Next::Late => batch.embed()?,
+            Next::Ready(Ok(item)) => queue.push(item)?,
+            Next::Late => queue.flush()?,
             Next::Ready(Err(error)) => {
-                batch.embed()?;
+                queue.flush()?;
                 return Err(error);
             }
             Next::End => {
-                batch.embed()?;
-                return Ok(batch.tally);
+                queue.flush()?;
+                return Ok(queue.tally);
             }
         }
         if app.interrupt.is_set() {
-            batch.embed()?;
+            queue.flush()?;
             return Err(Error::interrupted());
         }
     }
@@ -132,81 +132,152 @@ enum Input {
 }
 
 fn prepare(item: Item, preprocess: &Preprocess, options: &DecodeOptions) -> Prepared {
-    let text = match &item.content {
-        Content::Text(text) if *text != item.id => Some(text.clone()),
+    let Item { id, kind, content } = item;
+    // A bug in there must cost one image, not a job of a million.
+    let input = catch_unwind(AssertUnwindSafe(|| input(content, preprocess, options)))
+        .unwrap_or_else(|_| Err(ItemError::new(ItemKind::Corrupt, "the image could not be preprocessed")));
+    let text = match &input {
+        Ok(Input::Text(text)) if *text != id => Some(text.clone()),
         _ => None,
     };
-    let input = match item.content {
-        Content::Failed(error) => Err(error),
-        Content::Text(text) => Ok(Input::Text(text)),
-        // A bug in there must cost one image, not a job of a million.
-        Content::File(path) => catch_unwind(AssertUnwindSafe(|| pixels(&path, preprocess, options)))
-            .unwrap_or_else(|_| Err(ItemError::new(ItemKind::Corrupt, "the image could not be preprocessed")))
-            .map(Input::Pixels),
+    Prepared { id, kind, text, input }
+}
+
+fn input(content: Content, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Input, ItemError> {
+    let raster = match content {
+        Content::Failed(error) => return Err(error),
+        Content::Text(text) => return Ok(Input::Text(text)),
+        Content::TextFile(path) => return read_caption(&path).map(Input::Text),
+        Content::File(path) => decode(&read_file(&path, options.max_bytes)?, options)?,
+        Content::Bytes(bytes) => decode(&bytes, options)?,
+        Content::Pixels(raster) => raster,
     };
-    Prepared { id: item.id, kind: item.kind, text, input }
+    preprocess.run(&raster).map(Input::Pixels)
 }
 
-fn pixels(path: &Path, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Vec<f32>, ItemError> {
-    let bytes = read_file(path, options.max_bytes)?;
-    preprocess.run(&decode(&bytes, options)?)
-}
-
-/// Items of one kind, in order.
-struct Batch<'a, F> {
+/// Items that wait for their towers, and results that wait for those before them. Images and texts may alternate: each
+/// kind fills a batch of its own.
+struct Queue<'a, F> {
     clip: &'a Clip,
     progress: &'a Progress,
     each: F,
     tally: Tally,
-    kind: Kind,
-    items: Vec<Prepared>,
-    /// How many of them have not failed yet.
-    ready: usize,
+    /// What was not handed out yet, in order.
+    places: VecDeque<Place>,
+    /// The number of the first of these places, counted from the first item.
+    first: usize,
+    images: Batch<Vec<f32>>,
+    texts: Batch<String>,
 }
 
-impl<F: FnMut(Embedded) -> Result<()>> Batch<'_, F> {
-    fn push(&mut self, item: Prepared) {
-        self.ready += usize::from(item.input.is_ok());
-        self.items.push(item);
+/// The place of an item in the order; its result comes with its batch.
+struct Place {
+    id: String,
+    kind: Kind,
+    text: Option<String>,
+    result: Option<Result<Vec<f32>, ItemError>>,
+}
+
+/// Inputs of one kind, and the numbers of their places.
+struct Batch<T> {
+    size: usize,
+    inputs: Vec<T>,
+    numbers: Vec<usize>,
+}
+
+impl<T> Batch<T> {
+    fn new(size: usize) -> Self {
+        Self { size, inputs: Vec::new(), numbers: Vec::new() }
     }
 
-    fn is_full(&self, size: usize) -> bool {
-        // Failed items wait for those before them, but a folder of them must not pile up.
-        self.ready >= size || self.ready == 0 || self.items.len() >= 4 * size
+    fn push(&mut self, input: T, number: usize) {
+        self.inputs.push(input);
+        self.numbers.push(number);
     }
 
-    /// Embeds the batch and hands out the results.
-    fn embed(&mut self) -> Result<()> {
-        let items = std::mem::take(&mut self.items);
-        let (mut pixels, mut texts) = (Vec::new(), Vec::new());
-        if self.kind == Kind::Image {
-            pixels.reserve_exact(self.ready * self.clip.preprocess().len());
-        }
-        let mut results = Vec::with_capacity(items.len());
-        for item in items {
-            let result = item.input.map(|input| match input {
-                Input::Pixels(image) => pixels.extend(image),
-                Input::Text(text) => texts.push(text),
-            });
-            results.push((item.id, item.text, result));
-        }
-        let rows = match (self.ready, self.kind) {
-            (0, _) => Vec::new(),
-            (_, Kind::Image) => self.clip.embed_pixels(pixels)?,
-            (_, Kind::Text) => {
-                let (rows, truncated) = self.clip.embed_texts(&texts)?;
-                self.tally.truncated += truncated as u64;
-                rows
+    fn is_full(&self) -> bool {
+        self.inputs.len() >= self.size
+    }
+
+    fn take(&mut self) -> (Vec<T>, Vec<usize>) {
+        (std::mem::take(&mut self.inputs), std::mem::take(&mut self.numbers))
+    }
+}
+
+impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
+    fn push(&mut self, item: Prepared) -> Result<()> {
+        let number = self.first + self.places.len();
+        let result = match item.input {
+            Ok(Input::Pixels(pixels)) => {
+                self.images.push(pixels, number);
+                None
             }
+            Ok(Input::Text(text)) => {
+                self.texts.push(text, number);
+                None
+            }
+            Err(error) => Some(Err(error)),
         };
-        self.ready = 0;
-        let mut rows = rows.chunks_exact(self.clip.spec.embed_dim);
-        self.progress.add(results.len() as u64);
-        for (id, text, result) in results {
-            let result = result.and_then(|()| finite(rows.next().unwrap_or_default()));
+        self.places.push_back(Place { id: item.id, kind: item.kind, text: item.text, result });
+        if self.images.is_full() {
+            self.embed_images()?;
+        }
+        if self.texts.is_full() {
+            self.embed_texts()?;
+        }
+        // Results wait for a batch before them, but a million texts behind one image must not pile up.
+        if self.places.len() >= 4 * self.images.size.max(self.texts.size) {
+            return self.flush();
+        }
+        self.hand_out()
+    }
+
+    /// Embeds all that waits and hands it out.
+    fn flush(&mut self) -> Result<()> {
+        self.embed_images()?;
+        self.embed_texts()?;
+        self.hand_out()
+    }
+
+    fn embed_images(&mut self) -> Result<()> {
+        let (images, numbers) = self.images.take();
+        if images.is_empty() {
+            return Ok(());
+        }
+        let mut pixels = Vec::with_capacity(images.len() * self.clip.preprocess().len());
+        images.into_iter().for_each(|image| pixels.extend(image));
+        let rows = self.clip.embed_pixels(pixels)?;
+        self.fill(&numbers, &rows);
+        Ok(())
+    }
+
+    fn embed_texts(&mut self) -> Result<()> {
+        let (texts, numbers) = self.texts.take();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let (rows, truncated) = self.clip.embed_texts(&texts)?;
+        self.tally.truncated += truncated as u64;
+        self.fill(&numbers, &rows);
+        Ok(())
+    }
+
+    fn fill(&mut self, numbers: &[usize], rows: &[f32]) {
+        let rows = rows.chunks_exact(self.clip.spec.embed_dim);
+        for (number, row) in numbers.iter().zip(rows) {
+            self.places[number - self.first].result = Some(finite(row));
+        }
+    }
+
+    /// Hands out results up to the first item that still waits for its tower.
+    fn hand_out(&mut self) -> Result<()> {
+        while let Some(place) = self.places.pop_front_if(|place| place.result.is_some()) {
+            let Place { id, kind, text, result: Some(result) } = place else { break };
+            self.first += 1;
+            self.progress.add(1);
             self.tally.items += 1;
             self.tally.failed += u64::from(result.is_err());
-            (self.each)(Embedded { id, kind: self.kind, text, result })?;
+            (self.each)(Embedded { id, kind, text, result })?;
         }
         Ok(())
     }

@@ -1,20 +1,25 @@
-//! The images that a command line names: files, folders, and `-` for a list of files on standard input.
+//! The inputs that a command line names: images, folders, patterns, and files that hold many images.
 
-use super::{Item, Items, Kind, Line, Lines, Separator, folder};
-use crate::error::{Error, ItemError, ItemKind};
-use std::io;
+use super::expand::expand;
+use super::{
+    Benchmark, Content, Input, Items, MAX_TEXT_BYTES, Sample, Samples, Source, SourceOptions, Take, caption, folder,
+    sample_of_file, source, source_of,
+};
+use crate::error::{ItemError, ItemKind, Result};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Paths longer than this are no paths.
-const MAX_PATH_BYTES: usize = 1 << 16;
-
-/// The images that a command line names.
+/// The inputs that a command line names.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// Files, folders, and `-`.
+    /// Files, folders, patterns, and `-`.
     pub paths: Vec<PathBuf>,
-    /// What ends a path on standard input.
-    pub separator: Separator,
+    /// The format of all files among them, where their names do not say.
+    pub format: Option<&'static dyn Source>,
+    /// How files with many images are read. Which of their parts follows from [`Inputs::take`].
+    pub options: SourceOptions,
+    /// Which parts become items.
+    pub take: Take,
 }
 
 /// Whether this path stands for standard input.
@@ -23,70 +28,62 @@ pub fn is_stdin(path: &Path) -> bool {
 }
 
 impl Inputs {
-    /// The images, in the order in which they are named.
+    /// The items, in the order in which they are named.
     pub fn items(self) -> Items {
-        let separator = self.separator;
-        Box::new(self.paths.into_iter().flat_map(move |path| -> Items {
-            if is_stdin(&path) {
-                paths_on_stdin(separator)
-            } else if path.is_dir() {
-                folder(&path)
-            } else {
-                Box::new(std::iter::once(Ok(Item::file(path))))
+        let take = self.take;
+        Box::new(self.samples().flat_map(move |sample| -> Items {
+            match sample {
+                Ok(sample) => Box::new(sample.items(take).map(Ok)),
+                Err(error) => Box::new(std::iter::once(Err(error))),
             }
         }))
     }
 
-    /// How many images there are, if that can be known beforehand. It walks the folders.
+    /// How many items there are, if that can be known beforehand. It walks the folders.
     pub fn count(&self) -> Option<u64> {
-        if self.paths.iter().any(|path| is_stdin(path)) {
-            return None;
-        }
-        Some(self.clone().items().count() as u64)
+        let is_plain = |path: &PathBuf| {
+            if path.is_dir() { !Benchmark::is_one(path) } else { path.is_file() && source_of(path).is_none() }
+        };
+        let all_plain = self.format.is_none() && self.paths.iter().all(is_plain);
+        all_plain.then(|| self.clone().items().count() as u64)
+    }
+
+    fn samples(mut self) -> Samples {
+        self.options.parts.image = self.take.images();
+        self.options.parts.captions = self.take.captions();
+        let (format, options) = (self.format, self.options);
+        let places =
+            self.paths.into_iter().flat_map(|path| if is_stdin(&path) { once(Ok(path)) } else { expand(path) });
+        Box::new(places.flat_map(move |place| match place {
+            Ok(path) => open(path, format, &options).unwrap_or_else(|error| Box::new(std::iter::once(Err(error)))),
+            Err(sample) => Box::new(std::iter::once(Ok(sample))),
+        }))
     }
 }
 
-/// The files named on standard input.
-fn paths_on_stdin(separator: Separator) -> Items {
-    Box::new(Lines::stdin(separator, MAX_PATH_BYTES).map(move |line| {
-        let line = line.map_err(|error| Error::run(error).at("standard input"))?;
-        Ok(path_item(line, separator))
-    }))
+fn once(place: Result<PathBuf, Sample>) -> Box<dyn Iterator<Item = Result<PathBuf, Sample>> + Send> {
+    Box::new(std::iter::once(place))
 }
 
-fn path_item(line: Line, separator: Separator) -> Item {
-    let failed = |bytes: &[u8], message: String| {
-        let id = String::from_utf8_lossy(bytes).into_owned();
-        Item::failed(id, Kind::Image, ItemError::new(ItemKind::Invalid, message))
+/// The samples of one place.
+fn open(path: PathBuf, format: Option<&'static dyn Source>, options: &SourceOptions) -> Result<Samples> {
+    if !is_stdin(&path) && path.is_dir() {
+        return if Benchmark::is_one(&path) {
+            Benchmark::open(&path)?.samples(options)
+        } else {
+            Ok(folder(&path, options))
+        };
+    }
+    let format = match format.or_else(|| source_of(&path)) {
+        Some(format) => format,
+        None if is_stdin(&path) => source("list")?,
+        None => return Ok(Box::new(std::iter::once(Ok(sample_of_file(path, options))))),
     };
-    match line {
-        Line::TooLong(start) => failed(&start, format!("longer than {MAX_PATH_BYTES} bytes, so not a path")),
-        Line::Whole(bytes) if separator == Separator::Newline && bytes.contains(&0) => failed(
-            &bytes[..bytes.len().min(64)],
-            "a path with a NUL byte; a list from `find -print0` needs -0".to_owned(),
-        ),
-        Line::Whole(bytes) => match to_path(bytes) {
-            Ok(path) => Item::file(path),
-            Err(bytes) => failed(&bytes, "the path is not UTF-8".to_owned()),
-        },
-    }
-}
-
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "other systems have paths that no bytes can name")]
-fn to_path(bytes: Vec<u8>) -> Result<PathBuf, Vec<u8>> {
-    use std::os::unix::ffi::OsStringExt;
-    Ok(std::ffi::OsString::from_vec(bytes).into())
-}
-
-#[cfg(not(unix))]
-fn to_path(bytes: Vec<u8>) -> Result<PathBuf, Vec<u8>> {
-    String::from_utf8(bytes).map(PathBuf::from).map_err(std::string::FromUtf8Error::into_bytes)
+    format.open(Input::new(path), options)
 }
 
 /// Reads a file whole, refusing directories and files beyond the limit.
 pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ItemError> {
-    use io::Read;
     let file = std::fs::File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
@@ -103,4 +100,14 @@ pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ItemErro
     // One byte beyond the limit, so that the decoder sees that an endless device is too large.
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads a caption from a file of its own.
+pub(super) fn read_caption(path: &Path) -> Result<String, ItemError> {
+    let at = |error: ItemError| ItemError::new(error.kind, format!("the caption {}: {error}", path.display()));
+    match caption(read_file(path, MAX_TEXT_BYTES as u64).map_err(at)?) {
+        Content::Text(text) => Ok(text),
+        Content::Failed(error) => Err(at(error)),
+        _ => Err(at(ItemError::new(ItemKind::Invalid, "no text"))),
+    }
 }

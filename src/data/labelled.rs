@@ -1,7 +1,9 @@
-//! Images whose class is known: folders of class folders, and tables with a path and a label in each row.
+//! Images whose class is known: folders of class folders, tables, archives, and CLIP benchmark's data sets.
 
-use super::{Item, folder};
-use crate::error::{Error, Result};
+use super::{
+    Benchmark, Content, Input, Item, Kind, Label, Parts, Sample, Samples, Source, SourceOptions, folder, source_of,
+};
+use crate::error::{Error, ItemError, ItemKind, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ pub struct Labelled {
     /// The names of the classes: of folders in the order of their names, of a table in alphabetical order, unless the
     /// order was given.
     pub classes: Vec<String>,
-    /// The images, each with the index of its class.
+    /// The images, each with the index of its class. An image without a class is a failed item, of class 0.
     pub items: Box<dyn Iterator<Item = (Result<Item>, usize)> + Send>,
 }
 
@@ -22,22 +24,23 @@ pub struct LabelledOptions {
     pub classes: Option<Vec<String>>,
     /// What folders, or labels of a table, stand for.
     pub names: Option<ClassNames>,
-    /// The table's column with the path, if it is not one of [`IMAGE_COLUMNS`].
-    pub image_column: Option<String>,
-    /// The table's column with the label, if it is not one of [`LABEL_COLUMNS`].
-    pub label_column: Option<String>,
+    /// The format of a file, if its name does not say.
+    pub format: Option<&'static dyn Source>,
+    /// How a file is read. Which of its parts is known here.
+    pub source: SourceOptions,
 }
 
-/// The columns that hold a path, unless the user names one; the first that is there counts.
-pub const IMAGE_COLUMNS: &[&str] = &["image", "path", "filepath", "file", "filename", "impath", "image_path", "id"];
-
-/// The columns that hold a label, unless the user names one; the first that is there counts.
-pub const LABEL_COLUMNS: &[&str] = &["label", "class", "classname", "class_name", "name", "title"];
-
 impl Labelled {
-    /// Opens a folder of class folders (as torchvision's `ImageFolder`), or a table: CSV, TSV or JSON Lines.
+    /// Opens a folder of class folders (as torchvision's `ImageFolder`), a data set of CLIP benchmark, or a file with
+    /// images and labels.
     pub fn open(path: &Path, options: &LabelledOptions) -> Result<Self> {
-        let set = if path.is_dir() { Self::folders(path, options) } else { Self::table(path, options) };
+        let set = if !path.is_dir() {
+            Self::file(path, options)
+        } else if Benchmark::is_one(path) {
+            Self::benchmark(path, options)
+        } else {
+            Self::folders(path, options)
+        };
         set.map_err(|error| error.at(path.display()))
     }
 
@@ -57,40 +60,116 @@ impl Labelled {
         let labels: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         let (classes, index) = options.assign(&labels, "folder")?;
         let folders: Vec<(PathBuf, usize)> = names.iter().map(|name| path.join(name)).zip(index).collect();
-        let images = |(folder_path, class): (PathBuf, usize)| folder(&folder_path).map(move |item| (item, class));
+        let images = |(path, class): (PathBuf, usize)| {
+            folder(&path, &SourceOptions::default()).map(move |sample| (sample.map(Sample::into_image), class))
+        };
         Ok(Self { classes, items: Box::new(folders.into_iter().flat_map(images)) })
     }
 
-    fn table(path: &Path, options: &LabelledOptions) -> Result<Self> {
-        let rows = read_table(path, options)?;
-        if rows.is_empty() {
-            return Err(Error::run("no rows in this table"));
+    fn benchmark(path: &Path, options: &LabelledOptions) -> Result<Self> {
+        let set = Benchmark::open(path)?;
+        let classes = options.classes.clone().or(set.classes.clone());
+        let classes =
+            classes.ok_or_else(|| Error::run("no classnames.txt in here").hint("name the classes with --labels"))?;
+        let samples = set.samples(&options.source(true))?;
+        Self::with_classes(samples, classes, options)
+    }
+
+    /// A file is read twice where it alone knows its classes: first for these.
+    fn file(path: &Path, options: &LabelledOptions) -> Result<Self> {
+        let format = options.format.or_else(|| source_of(path)).ok_or_else(|| match fs::metadata(path) {
+            Err(error) => Error::from(error),
+            Ok(_) => Error::run("neither a folder of class folders nor a table")
+                .hint("a table's name ends in .csv, .tsv, .jsonl or .parquet; others need --input-format"),
+        })?;
+        let open = |image| format.open(Input::new(path.to_owned()), &options.source(image));
+        if let Some(classes) = &options.classes {
+            return Self::with_classes(open(true)?, classes.clone(), options);
         }
-        let labels: Vec<String> =
-            rows.iter().map(|(_, label)| label.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        let (mut labels, mut failed) = (BTreeSet::new(), None);
+        for sample in open(false)? {
+            let sample = sample?;
+            match sample.label {
+                Some(Label::Name(name)) => drop(labels.insert(name)),
+                Some(Label::Index(index)) if options.names.is_some() => drop(labels.insert(index.to_string())),
+                Some(Label::Index(index)) => {
+                    return Err(Error::run(format!("{}: the class is a number, {index}", sample.id))
+                        .hint("say what the numbers stand for with --labels-file"));
+                }
+                None => failed = failed.or(Some(sample)),
+            }
+        }
+        if labels.is_empty() {
+            let reason = failed.map(|sample| match sample.image {
+                Some(Content::Failed(error)) => format!("{}: {error}", sample.id),
+                _ => format!("{}: there is no label", sample.id),
+            });
+            return Err(Error::run(reason.unwrap_or_else(|| "no rows in this table".to_owned())));
+        }
+        let labels: Vec<String> = labels.into_iter().collect();
         let (classes, index) = options.assign(&labels, "label")?;
         let index: HashMap<String, usize> = labels.into_iter().zip(index).collect();
-        let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        let items = rows.into_iter().map(move |(image, label)| (Ok(Item::file(base.join(image))), index[&label]));
-        Ok(Self { classes, items: Box::new(items) })
+        let class = move |label: Label| match label {
+            Label::Name(name) => index.get(&name).copied(),
+            Label::Index(number) => index.get(&number.to_string()).copied(),
+        };
+        // A file that changed meanwhile may have other classes.
+        let unknown = || Err(ItemError::new(ItemKind::Invalid, "a class that was not there before"));
+        let class = move |label| class(label).map_or_else(|| Ok(unknown()), |class| Ok(Ok(class)));
+        Ok(Self { classes, items: items(open(true)?, class) })
     }
+
+    /// Samples whose classes were given. A name among the samples that is none of them ends the job: all that came of it
+    /// would be wrong.
+    fn with_classes(samples: Samples, classes: Vec<String>, options: &LabelledOptions) -> Result<Self> {
+        let (count, options, known) = (classes.len(), options.clone(), classes.clone());
+        let class = move |label| match label {
+            Label::Index(index) if options.names.is_none() => Ok(if index < count {
+                Ok(index)
+            } else {
+                Err(ItemError::new(ItemKind::Invalid, format!("the class {index} of {count}, counted from 0")))
+            }),
+            Label::Index(index) => options.find(&known, &index.to_string(), "label").map(Ok),
+            Label::Name(name) => options.find(&known, &name, "label").map(Ok),
+        };
+        Ok(Self { classes, items: items(samples, class) })
+    }
+}
+
+/// The images of samples, with the index of their class. What `class` cannot place is an item that fails, or an error.
+fn items(
+    samples: Samples,
+    class: impl Fn(Label) -> Result<Result<usize, ItemError>> + Send + 'static,
+) -> Box<dyn Iterator<Item = (Result<Item>, usize)> + Send> {
+    Box::new(samples.map(move |sample| {
+        let mut sample = match sample {
+            Ok(sample) => sample,
+            Err(error) => return (Err(error), 0),
+        };
+        let index = match (sample.label.take(), &sample.image) {
+            (Some(label), _) => match class(label) {
+                Ok(index) => index,
+                Err(error) => return (Err(error.at(&sample.id)), 0),
+            },
+            // It says itself what is wrong.
+            (None, Some(Content::Failed(_))) => Ok(0),
+            (None, _) => Err(ItemError::new(ItemKind::Invalid, "there is no label")),
+        };
+        match index {
+            Ok(index) => (Ok(sample.into_image()), index),
+            Err(error) => (Ok(Item::failed(sample.id, Kind::Image, error)), 0),
+        }
+    }))
 }
 
 impl LabelledOptions {
     /// The classes, and for each raw label (a folder's name, or what a table says) the index of its class.
     fn assign(&self, labels: &[String], unit: &str) -> Result<(Vec<String>, Vec<usize>)> {
-        let named = labels.iter().map(|label| self.name(label, unit)).collect::<Result<Vec<_>>>()?;
         if let Some(classes) = &self.classes {
-            let find = |(raw, name): (&String, &String)| {
-                let at = classes.iter().position(|class| class == name || (self.names.is_none() && class == raw));
-                at.ok_or_else(|| {
-                    Error::run(format!("the {unit} {raw:?} is none of the given labels"))
-                        .hint("name every class with --labels, or say what folders stand for with --classnames")
-                })
-            };
-            let index = labels.iter().zip(&named).map(find).collect::<Result<Vec<_>>>()?;
+            let index = labels.iter().map(|raw| self.find(classes, raw, unit)).collect::<Result<Vec<_>>>()?;
             return Ok((classes.clone(), index));
         }
+        let named = labels.iter().map(|label| self.name(label, unit)).collect::<Result<Vec<_>>>()?;
         let mut seen = BTreeMap::new();
         for (raw, name) in labels.iter().zip(&named) {
             if let Some(other) = seen.insert(name, raw) {
@@ -98,6 +177,20 @@ impl LabelledOptions {
             }
         }
         Ok((named, (0..labels.len()).collect()))
+    }
+
+    /// The index of the class that a folder or a label stands for, among these.
+    fn find(&self, classes: &[String], raw: &str, unit: &str) -> Result<usize> {
+        let name = self.name(raw, unit)?;
+        let found = classes.iter().position(|class| *class == name || (self.names.is_none() && class == raw));
+        found.ok_or_else(|| {
+            Error::run(format!("the {unit} {raw:?} is none of the given labels"))
+                .hint("name every class with --labels, or say what folders stand for with --classnames")
+        })
+    }
+
+    fn source(&self, image: bool) -> SourceOptions {
+        SourceOptions { parts: Parts { image, captions: false, label: true }, ..self.source.clone() }
     }
 
     /// The class that a folder or a label stands for.
@@ -150,87 +243,6 @@ impl ClassNames {
         }
         if names.is_empty() { Err(Error::run("no class names in this file")) } else { Ok(Self(names)) }
     }
-}
-
-/// The path and the label of each row.
-fn read_table(path: &Path, options: &LabelledOptions) -> Result<Vec<(String, String)>> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let file = fs::File::open(path)?;
-    match extension.as_str() {
-        "csv" => read_delimited(file, b',', options),
-        "tsv" | "txt" => read_delimited(file, b'\t', options),
-        "jsonl" | "ndjson" => read_json_lines(file, options),
-        _ => Err(Error::run("neither a folder of class folders nor a table")
-            .hint("a table's name ends in .csv, .tsv or .jsonl")),
-    }
-}
-
-fn read_delimited(file: fs::File, delimiter: u8, options: &LabelledOptions) -> Result<Vec<(String, String)>> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(file);
-    let headers: Vec<String> = reader
-        .headers()
-        .map_err(Error::run)?
-        .iter()
-        .map(|header| header.trim_start_matches('\u{feff}').trim().to_owned())
-        .collect();
-    let image = column(&headers, options.image_column.as_deref(), IMAGE_COLUMNS, "--image-column")?;
-    let label = column(&headers, options.label_column.as_deref(), LABEL_COLUMNS, "--label-column")?;
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(Error::run)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let cell = |index: usize| record.get(index).unwrap_or_default().trim().to_owned();
-        rows.push(checked(cell(image), cell(label), &format!("line {line}"))?);
-    }
-    Ok(rows)
-}
-
-fn read_json_lines(file: fs::File, options: &LabelledOptions) -> Result<Vec<(String, String)>> {
-    use std::io::BufRead;
-    let mut rows = Vec::new();
-    for (number, line) in (1..).zip(std::io::BufReader::new(file).lines()) {
-        let place = format!("line {number}");
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let record: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line)
-            .map_err(|error| Error::run(format!("not a JSON object: {error}")).at(&place))?;
-        let keys: Vec<String> = record.keys().cloned().collect();
-        let cell = |asked: Option<&String>, usual, option| -> Result<String> {
-            let key =
-                &keys[column(&keys, asked.map(String::as_str), usual, option).map_err(|error| error.at(&place))?];
-            match &record[key] {
-                serde_json::Value::String(text) => Ok(text.trim().to_owned()),
-                serde_json::Value::Number(number) => Ok(number.to_string()),
-                _ => Err(Error::run(format!("{key:?} is neither a text nor a number")).at(&place)),
-            }
-        };
-        let image = cell(options.image_column.as_ref(), IMAGE_COLUMNS, "--image-column")?;
-        let label = cell(options.label_column.as_ref(), LABEL_COLUMNS, "--label-column")?;
-        rows.push(checked(image, label, &place)?);
-    }
-    Ok(rows)
-}
-
-fn checked(image: String, label: String, place: &str) -> Result<(String, String)> {
-    match (image.is_empty(), label.is_empty()) {
-        (true, _) => Err(Error::run(format!("{place} names no image"))),
-        (_, true) => Err(Error::run(format!("{place} has no label"))),
-        _ => Ok((image, label)),
-    }
-}
-
-/// The index of the column that was asked for, or of the first of the usual ones.
-fn column(headers: &[String], asked: Option<&str>, usual: &[&str], option: &str) -> Result<usize> {
-    let find = |name: &str| headers.iter().position(|header| header.eq_ignore_ascii_case(name));
-    let found = match asked {
-        Some(name) => find(name).ok_or_else(|| format!("no column {name:?}")),
-        None => usual.iter().find_map(|name| find(name)).ok_or_else(|| format!("no column {}", usual.join(", "))),
-    };
-    found.map_err(|message| {
-        Error::run(message).hint(format!("name one with {option}; the columns are {}", headers.join(", ")))
-    })
 }
 
 #[cfg(test)]
@@ -300,7 +312,8 @@ mod tests {
         assert_eq!(rows("t.jsonl", json, &options).unwrap(), expected);
         let numbers = LabelledOptions { names: Some(ClassNames::parse("0 cat\n1 dog").unwrap()), ..options.clone() };
         assert_eq!(rows("t.csv", "image,label\n1.jpg,1\n\"2, 3.jpg\",0\n", &numbers).unwrap(), expected);
-        let asked = LabelledOptions { label_column: Some("kind".into()), ..options.clone() };
+        let source = SourceOptions { label_key: vec!["kind".into()], ..SourceOptions::default() };
+        let asked = LabelledOptions { source, ..options.clone() };
         assert_eq!(rows("t.csv", "id,label,kind\n1.jpg,x,dog\n\"2, 3.jpg\",y,cat\n", &asked).unwrap(), expected);
     }
 
@@ -308,8 +321,8 @@ mod tests {
     fn tables_that_cannot_be_used() {
         let error = |name, text| message(rows(name, text, &LabelledOptions::default()));
         assert!(error("t.csv", "file,what\n1.jpg,x\n").contains("no column label, class"));
-        assert!(error("t.csv", "file,what\n1.jpg,x\n").contains("--label-column; the columns are file, what"));
-        assert!(error("t.csv", "file,label\n1.jpg,\n").contains("line 2 has no label"));
+        assert!(error("t.csv", "file,what\n1.jpg,x\n").contains("--label-key; the columns are file, what"));
+        assert!(error("t.csv", "file,label\n1.jpg,\n").contains("there is no label"));
         assert!(error("t.csv", "file,label\n").contains("no rows"));
         assert!(error("t.jsonl", "{\"image\":\"x\"\n").contains("line 1: not a JSON object"));
         assert!(error("t.jsonl", "{\"image\":\"x\",\"label\":[]}").contains("neither a text nor a number"));

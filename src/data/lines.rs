@@ -17,7 +17,8 @@ pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     separator: Separator,
     limit: usize,
-    first: bool,
+    /// How many entries were read, empty ones too.
+    number: u64,
 }
 
 /// One entry of a list.
@@ -32,12 +33,17 @@ pub enum Line {
 impl Lines {
     /// The entries of anything that can be read. An entry longer than `limit` bytes is not kept in memory.
     pub fn new(reader: impl Read + Send + 'static, separator: Separator, limit: usize) -> Self {
-        Self { reader: Box::new(BufReader::with_capacity(1 << 16, reader)), separator, limit, first: true }
+        Self { reader: Box::new(BufReader::with_capacity(1 << 16, reader)), separator, limit, number: 0 }
     }
 
     /// The entries of standard input.
     pub fn stdin(separator: Separator, limit: usize) -> Self {
         Self::new(io::stdin(), separator, limit)
+    }
+
+    /// The number of the last entry, from 1, empty ones counted.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     fn read(&mut self) -> io::Result<Option<Line>> {
@@ -52,6 +58,7 @@ impl Lines {
             if self.reader.by_ref().take(most).read_until(end, &mut line)? == 0 {
                 return Ok(None);
             }
+            self.number += 1;
             let complete = line.last() == Some(&end);
             if complete {
                 line.pop();
@@ -59,7 +66,7 @@ impl Lines {
             if self.separator == Separator::Newline && line.last() == Some(&b'\r') {
                 line.pop();
             }
-            if std::mem::take(&mut self.first) && line.starts_with("\u{feff}".as_bytes()) {
+            if self.number == 1 && line.starts_with("\u{feff}".as_bytes()) {
                 line.drain(..3);
             }
             if line.len() > self.limit {

@@ -1,27 +1,41 @@
 //! Items, where they come from, and how they become embeddings.
 //!
-//! A source is an iterator over [`Item`]s; sources are read on a thread of their own, item by item, and never
-//! collected. [`embed()`] decodes on several threads, embeds in batches, and hands the results back in order: memory
+//! A [`Source`] gives [`Sample`]s: images with captions and classes. A command takes the parts that it wants, as
+//! [`Item`]s. They are read on a thread of their own, one by one, and never collected. [`embed()`] decodes on several threads, embeds in batches, and hands the results back in order: memory
 //! does not grow with the number of items, and the results do not depend on threads, workers or batches.
 
+mod benchmark;
 mod embed;
+mod expand;
 mod folder;
 mod inputs;
 mod labelled;
 mod lines;
 mod ordered;
 mod records;
+mod sample;
+mod source;
 mod texts;
 
+pub use benchmark::Benchmark;
 pub use embed::{Embedded, ReadOptions, Tally, embed};
 pub use folder::{IMAGE_EXTENSIONS, folder};
 pub use inputs::{Inputs, is_stdin};
-pub use labelled::{ClassNames, IMAGE_COLUMNS, LABEL_COLUMNS, Labelled, LabelledOptions};
+pub use labelled::{ClassNames, Labelled, LabelledOptions};
 pub use lines::{Line, Lines, Separator};
 pub use records::{Record, embed_or_read, is_records, read_records, records_on_stdin, same_model};
+pub use sample::{Label, Sample, Samples, Take};
+pub use source::{
+    CAPTION_KEYS, IMAGE_KEYS, Input, LABEL_KEYS, Parts, SOURCES, Source, SourceOptions, source, source_of,
+};
 pub use texts::{lines_of_text, texts};
 
+use folder::sample_of_file;
+use source::{caption, is_url};
+use texts::MAX_TEXT_BYTES;
+
 use crate::error::{ItemError, Result};
+use crate::image::Raster;
 use std::path::{Path, PathBuf};
 
 /// A source of items. An `Err` ends the job; an item that cannot be used is a [`Content::Failed`].
@@ -52,8 +66,14 @@ pub enum Kind {
 pub enum Content {
     /// An image in this file.
     File(PathBuf),
+    /// The bytes of an image file: a member of an archive, a cell of a table.
+    Bytes(Vec<u8>),
+    /// An image without a file.
+    Pixels(Raster),
     /// A text.
     Text(String),
+    /// A text in this file.
+    TextFile(PathBuf),
     /// The source could not make an item of what it found.
     Failed(ItemError),
 }
@@ -69,14 +89,19 @@ impl Kind {
 }
 
 impl Item {
-    /// An image file. It is opened by the path's real bytes; where those are not UTF-8, the id shows replacements.
-    pub fn file(path: PathBuf) -> Self {
-        Self { id: lossy(&path), kind: Kind::Image, content: Content::File(path) }
-    }
-
     /// A text, which is its own id.
     pub fn text(text: String) -> Self {
         Self { id: text.clone(), kind: Kind::Text, content: Content::Text(text) }
+    }
+
+    /// How many bytes it holds in memory, about.
+    fn weight(&self) -> usize {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Pixels(raster) => raster.width * raster.height * raster.mode.channels(),
+            Content::Text(text) => text.len(),
+            Content::File(_) | Content::TextFile(_) | Content::Failed(_) => 0,
+        }
     }
 
     /// Something that could not become an item.

@@ -7,6 +7,7 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::model::Clip;
 use crate::ops::normalize::normalize_row;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub fn embed_or_read(
     let mut total = Tally::default();
     let mut images = Vec::new();
     let flush = |images: &mut Vec<PathBuf>, each: &mut dyn FnMut(Embedded) -> Result<()>| {
-        let inputs = Inputs { paths: std::mem::take(images), separator: inputs.separator };
+        let inputs = Inputs { paths: std::mem::take(images), ..inputs.clone() };
         if inputs.paths.is_empty() {
             return Ok(Tally::default());
         }
@@ -68,7 +69,8 @@ pub fn embed_or_read(
             continue;
         }
         add(flush(&mut images, &mut each)?);
-        if is_stdin(path) && !(inputs.separator == Separator::Newline && records_on_stdin(app)?) {
+        let may_be_records = inputs.format.is_none() && inputs.options.separator == Separator::Newline;
+        if is_stdin(path) && !(may_be_records && records_on_stdin(app)?) {
             images.push(path.clone());
             continue;
         }
@@ -86,10 +88,28 @@ pub fn embed_or_read(
     Ok(total)
 }
 
-/// Whether this path is that of a file of records.
+/// Whether this is a file of records: JSON Lines, unless the first one has neither an embedding nor an error, as in a
+/// table of paths and captions.
 pub fn is_records(path: &Path) -> bool {
     let known = |end: &std::ffi::OsStr| end.eq_ignore_ascii_case("jsonl") || end.eq_ignore_ascii_case("ndjson");
-    path.extension().is_some_and(known) && !path.is_dir()
+    if !path.extension().is_some_and(known) || path.is_dir() {
+        return false;
+    }
+    let Ok(file) = std::fs::File::open(path) else { return true };
+    match Lines::new(file, Separator::Newline, MAX_RECORD_BYTES).next() {
+        Some(Ok(Line::Whole(line))) => match serde_json::from_slice::<FirstFields>(&line) {
+            Ok(first) => first.embedding.is_some() || first.error.is_some(),
+            Err(_) => true,
+        },
+        _ => true,
+    }
+}
+
+/// What tells a record from a row of a table.
+#[derive(Deserialize)]
+struct FirstFields {
+    embedding: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
 }
 
 /// Reads the records of a file, or of standard input for `-`, and calls `each` with them in order. What is no record
@@ -110,7 +130,11 @@ pub fn read_records(
         Ok(line) => Ok(parse(&name, number, line)),
         Err(error) => Err(Error::run(error).at(&name)),
     };
-    let mut records = Ordered::new((1..).zip(lines), workers.unwrap_or(app.threads).max(1), WINDOW, work)?;
+    let weight = |(_, line): &(u64, std::io::Result<Line>)| match line {
+        Ok(Line::Whole(bytes) | Line::TooLong(bytes)) => bytes.len(),
+        Err(_) => 0,
+    };
+    let mut records = Ordered::new((1..).zip(lines), workers.unwrap_or(app.threads).max(1), WINDOW, weight, work)?;
     loop {
         match records.next(POLL)? {
             Next::Ready(record) => each(record?)?,

@@ -5,7 +5,7 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use std::path::Path;
 
 /// A text longer than this is refused: no context is that long.
-const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(super) const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// Texts that are at hand.
 pub fn texts(texts: Vec<String>) -> Items {

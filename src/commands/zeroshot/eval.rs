@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::classifier::Scoring;
 use crate::commands::Status;
 use crate::commands::ending::left_behind;
-use crate::data::{ClassNames, Items, Labelled, LabelledOptions, embed};
+use crate::data::{ClassNames, Items, Labelled, LabelledOptions, SourceOptions, embed};
 use crate::error::{Error, Result};
 use crate::eval::{Report, Subject, Tally};
 use crate::ops::normalize::normalize_row;
@@ -28,13 +28,9 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE", requires = "eval")]
     classnames: Option<PathBuf>,
 
-    /// The table's column with the path
-    #[arg(long, value_name = "COLUMN", requires = "eval")]
-    image_column: Option<String>,
-
-    /// The table's column with the label
-    #[arg(long, value_name = "COLUMN", requires = "eval")]
-    label_column: Option<String>,
+    /// The column with the class, the extension of classes in archives
+    #[arg(long, value_name = "NAME", value_delimiter = ';', requires = "eval", alias = "label-column")]
+    label_key: Vec<String>,
 
     /// What the report calls the images [default: the input as given]
     #[arg(long, value_name = "NAME", requires = "eval")]
@@ -56,8 +52,8 @@ pub(super) fn run(zeroshot: &Zeroshot, app: &App) -> Result<Status> {
     let options = LabelledOptions {
         classes: if given { zeroshot.labels.labels(&templates)? } else { None },
         names: args.classnames.as_deref().map(ClassNames::load).transpose()?,
-        image_column: args.image_column.clone(),
-        label_column: args.label_column.clone(),
+        format: zeroshot.images.format(),
+        source: SourceOptions { label_key: args.label_key.clone(), ..zeroshot.images.source_options() },
     };
     let set = Labelled::open(input, &options)?;
     let format = zeroshot.format.resolve(&zeroshot.output);
