@@ -110,7 +110,7 @@ fn other_image_tower(spec: &Spec, weights: Weights<'_>) -> Result<Result<Other, 
             let head = candle_nn::linear_no_bias(vit.blocks.width, spec.embed_dim, weights.pp("visual_projection"))?;
             Ok(("candle_transformers::models::clip", Box::new(move |x| x.apply(&tower)?.apply(&head))))
         }
-        "siglip" if vit.pool == ImagePool::Attention => {
+        "siglip" if matches!(vit.pool, ImagePool::Attention { .. }) => {
             let config = siglip::VisionConfig {
                 hidden_size: vit.blocks.width,
                 intermediate_size: vit.blocks.mlp,

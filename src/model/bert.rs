@@ -1,7 +1,7 @@
 //! A BERT encoder as a text tower.
 
-use super::block::Block;
 use super::spec::{BertSpec, TextPool};
+use super::stack::Stack;
 use super::transformer::embed;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask};
@@ -16,7 +16,7 @@ pub struct Bert {
     positions: Tensor,
     types: Tensor,
     norm: LayerNorm,
-    blocks: Vec<Block>,
+    blocks: Stack,
     proj: Option<Linear>,
     spec: BertSpec,
 }
@@ -30,7 +30,7 @@ impl Bert {
             positions: params.get("positions", &[spec.positions, width])?,
             types: params.get("types", &[spec.types, width])?,
             norm: params.layer_norm("embed_norm", width, spec.blocks.eps)?,
-            blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
+            blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
             spec: spec.clone(),
         })
@@ -59,9 +59,7 @@ impl Bert {
         let x = tokens.broadcast_add(&self.types.narrow(0, 0, 1)?)?;
         let mut x = self.norm.forward(&x.broadcast_add(&self.positions.narrow(0, 0, len)?)?)?;
         let mask = Mask::Lengths(Arc::new(lengths.clone()));
-        for block in &self.blocks {
-            x = block.forward(&x, &mask)?;
-        }
+        x = self.blocks.forward(&x, &mask, None)?;
         let pooled = match self.spec.pool {
             TextPool::Mean => mean_of_first(&x, &lengths)?,
             _ => x.narrow(1, 0, 1)?.squeeze(1)?,

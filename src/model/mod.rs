@@ -10,6 +10,7 @@ pub mod family;
 pub mod files;
 pub mod positions;
 pub mod spec;
+pub mod stack;
 pub mod transformer;
 pub mod vit;
 

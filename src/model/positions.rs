@@ -1,29 +1,72 @@
-//! Learnt positions of image patches, and their interpolation for another input size.
+//! Where image patches are: learnt positions with their interpolation for other grids, and rotary positions.
 
-use super::spec::{Interpolation, VitSpec};
+use super::spec::{Interpolation, RopeSpec, VitSpec};
 use crate::error::{Error, Result};
+use crate::ops::Rotation;
 use crate::weights::Params;
 use candle_core::{Device, Tensor};
 
-/// The positions of a vision transformer for its input size: (1, tokens, width), the class token's first.
-pub(super) fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Tensor> {
-    let width = spec.blocks.width;
-    let lead = usize::from(spec.class_token);
-    let [from, to] =
-        [spec.image_size, spec.input_size].map(|[height, width]| [height / spec.patch, width / spec.patch]);
-    if to.contains(&0) {
-        return Err(Error::usage(format!("an input of {:?} pixels holds no patch of {}", spec.input_size, spec.patch)));
+/// The learnt positions of a vision transformer.
+#[derive(Clone, Debug)]
+pub(super) struct Positions {
+    /// As the checkpoint has them: (1, tokens, width), the class token's first.
+    table: Tensor,
+    /// How many of the tokens are no patches.
+    lead: usize,
+    /// The grid that the checkpoint has.
+    from: [usize; 2],
+    how: Interpolation,
+    /// The grid of the usual input size, and its positions.
+    usual: ([usize; 2], Tensor),
+}
+
+impl Positions {
+    /// Takes the checkpoint's positions.
+    pub(super) fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Self> {
+        let lead = usize::from(spec.class_token);
+        let [from, to] = [spec.image_size, spec.input_size].map(|size| size.map(|side| side / spec.patch));
+        if to.contains(&0) {
+            let message = format!("an input of {:?} pixels holds no patch of {}", spec.input_size, spec.patch);
+            return Err(Error::usage(message));
+        }
+        let table = params.get("positions", &[1, lead + from[0] * from[1], spec.blocks.width])?;
+        let mut positions = Self { usual: (from, table.clone()), table, lead, from, how: spec.interpolation };
+        positions.usual = (to, positions.at(to)?);
+        Ok(positions)
     }
-    let table = params.get("positions", &[1, lead + from[0] * from[1], width])?;
-    if from == to {
-        return Ok(table);
+
+    /// The positions on a grid of so many rows and columns of patches: (1, tokens, width).
+    pub(super) fn at(&self, grid: [usize; 2]) -> Result<Tensor> {
+        if grid == self.usual.0 {
+            return Ok(self.usual.1.clone());
+        }
+        if grid == self.from {
+            return Ok(self.table.clone());
+        }
+        let patches = self.from[0] * self.from[1];
+        let width = self.table.dim(2)?;
+        let numbers = self.table.narrow(1, self.lead, patches)?.to_dtype(candle_core::DType::F32)?.flatten_all()?;
+        let resized = resize(&numbers.to_vec1::<f32>()?, self.from, grid, width, self.how);
+        let resized = Tensor::from_vec(resized, (1, grid[0] * grid[1], width), &Device::Cpu)?;
+        let resized = resized.to_device(self.table.device())?.to_dtype(self.table.dtype())?;
+        Ok(Tensor::cat(&[&self.table.narrow(1, 0, self.lead)?, &resized], 1)?)
     }
-    let class = table.narrow(1, 0, lead)?;
-    let grid = table.narrow(1, lead, from[0] * from[1])?.to_dtype(candle_core::DType::F32)?.flatten_all()?;
-    let resized = resize(&grid.to_vec1::<f32>()?, from, to, width, spec.interpolation);
-    let resized = Tensor::from_vec(resized, (1, to[0] * to[1], width), &Device::Cpu)?;
-    let resized = resized.to_device(table.device())?.to_dtype(table.dtype())?;
-    Ok(Tensor::cat(&[&class, &resized], 1)?)
+}
+
+/// The rotary positions of `lead` tokens that do not turn and a grid of patches, for heads of width `head`.
+pub(super) fn rotation(spec: &RopeSpec, lead: usize, [rows, columns]: [usize; 2], head: usize) -> Rotation {
+    // In f32 throughout, as the reference computes them.
+    let bands: Vec<f32> = (0..head / 4).map(|i| 1.0 / 10_000f32.powf(i as f32 / (head / 4) as f32)).collect();
+    let place = |i: usize, size: usize, reference: usize| (i as f32 + spec.offset) / size as f32 * reference as f32;
+    let mut angles = vec![0f32; lead * head / 2];
+    for y in 0..rows {
+        for x in 0..columns {
+            let (y, x) = (place(y, rows, spec.reference[0]), place(x, columns, spec.reference[1]));
+            let both = if spec.columns_first { [x, y] } else { [y, x] };
+            angles.extend(both.iter().flat_map(|place| bands.iter().map(move |band| place * band)));
+        }
+    }
+    Rotation::new(&angles, head / 2)
 }
 
 /// Resizes a grid of vectors, (rows, columns, width) row by row.
@@ -63,19 +106,23 @@ fn weights(from: usize, to: usize, how: Interpolation) -> Vec<Vec<(usize, f64)>>
                         })
                         .collect()
                 }
-                Interpolation::BicubicAntialias => {
-                    let stretch = scale.max(1.0);
-                    let support = 2.0 * stretch;
-                    let first = (centre - support + 0.5).max(0.0) as usize;
-                    let last = ((centre + support + 0.5) as usize).min(from);
-                    let taps: Vec<(usize, f64)> =
-                        (first..last).map(|x| (x, cubic((x as f64 - centre + 0.5) / stretch, -0.5))).collect();
-                    let total: f64 = taps.iter().map(|(_, w)| w).sum();
-                    taps.into_iter().map(|(x, w)| (x, w / total)).collect()
-                }
+                Interpolation::BicubicAntialias => antialiased(from, centre, scale, 2.0, |x| cubic(x, -0.5)),
+                Interpolation::BilinearAntialias => antialiased(from, centre, scale, 1.0, |x| (1.0 - x.abs()).max(0.0)),
             }
         })
         .collect()
+}
+
+/// The input places around `centre` under a kernel of this support, both stretched when the grid shrinks.
+fn antialiased(from: usize, centre: f64, scale: f64, support: f64, kernel: impl Fn(f64) -> f64) -> Vec<(usize, f64)> {
+    let stretch = scale.max(1.0);
+    let support = support * stretch;
+    let first = (centre - support + 0.5).max(0.0) as usize;
+    let last = ((centre + support + 0.5) as usize).min(from);
+    let taps: Vec<(usize, f64)> =
+        (first..last).map(|x| (x, kernel((x as f64 - centre + 0.5) / stretch))).filter(|(_, w)| *w != 0.0).collect();
+    let total: f64 = taps.iter().map(|(_, w)| w).sum();
+    taps.into_iter().map(|(x, w)| (x, w / total)).collect()
 }
 
 /// The cubic convolution kernel (Keys 1981).

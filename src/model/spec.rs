@@ -49,6 +49,8 @@ pub struct BlocksSpec {
     pub norm: NormPlace,
     /// Whether each branch is multiplied by a learnt scale (LayerScale, Touvron et al. 2021).
     pub layer_scale: bool,
+    /// What the two branches have beyond the usual.
+    pub branches: Branches,
 }
 
 /// Where the layer norms of a block are.
@@ -58,6 +60,32 @@ pub enum NormPlace {
     Before,
     /// After each sum (BERT).
     After,
+    /// After each branch, before the sum (EVA-02 enormous).
+    AfterBranch,
+}
+
+/// What the attention and the MLP of a block have beyond the usual, which is the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Branches {
+    /// Which of queries, keys and values have a bias.
+    pub qkv_bias: QkvBias,
+    /// Whether the MLP's hidden layer is multiplied by a second one, the gate, which alone has the activation (SwiGLU,
+    /// Shazeer 2020).
+    pub gate: bool,
+    /// Whether a layer norm precedes the last linear map of each branch (sub-LN, Wang et al. 2022).
+    pub inner_norm: bool,
+}
+
+/// Which of queries, keys and values have a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QkvBias {
+    /// All of them.
+    #[default]
+    All,
+    /// Queries and values: one on keys would cancel in the softmax (BEiT, EVA).
+    NoKeys,
+    /// None of them.
+    None,
 }
 
 /// The image tower.
@@ -88,10 +116,26 @@ pub struct VitSpec {
     pub pre_norm: bool,
     /// How positions are interpolated for another input size.
     pub interpolation: Interpolation,
+    /// Rotary positions, which every block applies beside the learnt ones that are added once.
+    pub rope: Option<RopeSpec>,
     /// How tokens become one vector.
     pub pool: ImagePool,
+    /// Whether the last layer norm follows the pooling instead of preceding it.
+    pub norm_after_pool: bool,
     /// The linear map to the embedding.
     pub proj: Projection,
+}
+
+/// Rotary positions on a grid of patches (timm's `RotaryEmbeddingCat`): the first half of each head turns with one
+/// coordinate, the second half with the other, at wavelengths up to 10,000.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeSpec {
+    /// Rows and columns of the grid whose coordinates count patches; those of other grids are stretched to it.
+    pub reference: [usize; 2],
+    /// The coordinate of the first row and column.
+    pub offset: f32,
+    /// Whether the column comes first.
+    pub columns_first: bool,
 }
 
 /// How the tokens of an image become one vector.
@@ -99,10 +143,15 @@ pub struct VitSpec {
 pub enum ImagePool {
     /// The class token, after the last layer norm.
     ClassToken,
-    /// The mean of the patch tokens, after the last layer norm.
+    /// The mean of the patch tokens.
     Mean,
     /// Attention of a learnt probe to all tokens, and an MLP (SigLIP).
-    Attention,
+    Attention {
+        /// How many attention heads.
+        heads: usize,
+        /// The length of the hidden layer of the MLP.
+        mlp: usize,
+    },
 }
 
 /// The linear map from a tower's width to the embedding.
@@ -123,6 +172,8 @@ pub enum Interpolation {
     Bicubic,
     /// The same with `antialias=True`, a = −0.5 (open_clip, timm).
     BicubicAntialias,
+    /// `mode="bilinear", antialias=True` (NaFlex SigLIP 2).
+    BilinearAntialias,
 }
 
 /// An EfficientNet-Lite (Tan & Le 2019; no squeeze-and-excite, ReLU6), its widths read from the weights.
@@ -244,6 +295,17 @@ impl Spec {
                 sizes("image tower", &[("patch size", vit.patch)])?;
                 let patches = [h, w, in_h, in_w].map(|side| side / vit.patch);
                 sizes("image tower", &patches.map(|n| ("patches", n)))?;
+                if let ImagePool::Attention { heads, mlp } = vit.pool {
+                    sizes("image tower's pooling", &[("heads", heads), ("MLP width", mlp)])?;
+                    if !vit.blocks.width.is_multiple_of(heads) {
+                        let message = format!("a pooling of width {} cannot have {heads} heads", vit.blocks.width);
+                        return Err(Error::run(message));
+                    }
+                }
+                if vit.rope.is_some() && !(vit.blocks.width / vit.blocks.heads).is_multiple_of(4) {
+                    let width = vit.blocks.width / vit.blocks.heads;
+                    return Err(Error::run(format!("heads of width {width} cannot turn by rows and columns")));
+                }
             }
             ImageSpec::EfficientNet(_) => {}
         }

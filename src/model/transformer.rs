@@ -1,7 +1,7 @@
 //! The text transformer of CLIP and SigLIP.
 
-use super::block::Block;
 use super::spec::{TextPool, TransformerSpec};
+use super::stack::Stack;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask};
 use crate::weights::Params;
@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 pub struct Transformer {
     tokens: Tensor,
     positions: Tensor,
-    blocks: Vec<Block>,
+    blocks: Stack,
     norm: LayerNorm,
     proj: Option<Linear>,
     spec: TransformerSpec,
@@ -25,7 +25,7 @@ impl Transformer {
         Ok(Self {
             tokens: params.get("tokens.weight", &[spec.vocab, width])?,
             positions: params.get("positions", &[spec.context, width])?,
-            blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
+            blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             norm: params.layer_norm("norm", width, spec.blocks.eps)?,
             proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
             spec: spec.clone(),
@@ -52,9 +52,7 @@ impl Transformer {
         }
         let mask = if self.spec.causal { Mask::Causal } else { Mask::None };
         let mut x = tokens.broadcast_add(&self.positions.narrow(0, 0, len)?)?;
-        for block in &self.blocks {
-            x = block.forward(&x, &mask)?;
-        }
+        x = self.blocks.forward(&x, &mask, None)?;
         let rows: Vec<u32> = ends.iter().enumerate().map(|(b, end)| (b * len + end) as u32).collect();
         let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
         let pooled = self.norm.forward(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?;

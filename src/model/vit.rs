@@ -1,8 +1,8 @@
-//! The vision transformer of CLIP, SigLIP and DINOv2.
+//! The vision transformer of CLIP, SigLIP, EVA, PE-Core and DINOv2.
 
-use super::block::Block;
-use super::positions;
-use super::spec::{ImagePool, VitSpec};
+use super::positions::{Positions, rotation};
+use super::spec::{BlocksSpec, ImagePool, VitSpec};
+use super::stack::{Between, Stack};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Window, attention, unfold};
 use crate::weights::Params;
@@ -13,9 +13,9 @@ use candle_core::Tensor;
 pub struct Vit {
     patch: Linear,
     class: Option<Tensor>,
-    positions: Tensor,
+    positions: Positions,
     pre_norm: Option<LayerNorm>,
-    blocks: Vec<Block>,
+    blocks: Stack,
     norm: LayerNorm,
     pool: Option<AttentionPool>,
     proj: Option<Linear>,
@@ -33,12 +33,14 @@ impl Vit {
         Ok(Self {
             patch: Linear::new(kernel, bias),
             class: if spec.class_token { Some(params.get("class", &[1, 1, width])?) } else { None },
-            positions: positions::load(params, spec)?,
+            positions: Positions::load(params, spec)?,
             pre_norm: if spec.pre_norm { Some(params.layer_norm("pre_norm", width, eps)?) } else { None },
-            blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
+            blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             norm: params.layer_norm("norm", width, eps)?,
             pool: match spec.pool {
-                ImagePool::Attention => Some(AttentionPool::load(&params.sub("pool"), spec)?),
+                ImagePool::Attention { heads, mlp } => {
+                    Some(AttentionPool::load(&params.sub("pool"), &spec.blocks, heads, mlp)?)
+                }
                 ImagePool::ClassToken | ImagePool::Mean => None,
             },
             proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
@@ -46,28 +48,23 @@ impl Vit {
         })
     }
 
-    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
+    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised. Height and width may
+    /// be any multiples of the patch; other sizes than the usual one have their positions interpolated.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let tokens = self.tokens(pixels)?;
-        let pooled = match (&self.pool, self.spec.pool) {
-            (Some(pool), _) => pool.forward(&self.norm.forward(&tokens)?)?,
-            (None, ImagePool::ClassToken) => self.norm.forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?)?,
-            (None, _) => {
-                let lead = usize::from(self.spec.class_token);
-                let patches = tokens.narrow(1, lead, tokens.dim(1)? - lead)?;
-                self.norm.forward(&patches)?.mean(1)?
-            }
+        let tokens = self.tokens(pixels, self.blocks.layers(), &mut |_, x| Ok(x))?;
+        // Of all tokens the class token alone need be normalised.
+        let pooled = match self.spec.norm_after_pool || self.spec.pool == ImagePool::ClassToken {
+            true => self.norm.forward(&self.pool(&tokens)?)?,
+            false => self.pool(&self.norm.forward(&tokens)?)?,
         };
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
-        }
+        self.project(&pooled)
     }
 
-    /// Maps pixels (items, 3, height, width) to the tokens after the last block (items, tokens, width), the class
-    /// token first if there is one.
-    pub fn tokens(&self, pixels: &Tensor) -> Result<Tensor> {
-        let items = pixels.dim(0)?;
+    /// Maps pixels (items, 3, height, width) to the tokens that block number `layers` leaves (items, tokens, width), the
+    /// class token first if there is one, with a look between blocks.
+    pub fn tokens(&self, pixels: &Tensor, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
+        let (items, _, height, width) = pixels.dims4()?;
+        let grid = [height / self.spec.patch, width / self.spec.patch];
         let windows = unfold(&pixels.permute((0, 2, 3, 1))?.contiguous()?, Window::tiles(self.spec.patch))?;
         let patches = self.patch.forward(&windows, Activation::Identity)?;
         let tokens = match &self.class {
@@ -77,14 +74,40 @@ impl Vit {
             }
             None => patches,
         };
-        let mut x = tokens.broadcast_add(&self.positions)?;
+        let mut x = tokens.broadcast_add(&self.positions.at(grid)?)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(&x)?;
         }
-        for block in &self.blocks {
-            x = block.forward(&x, &Mask::None)?;
+        let head = self.spec.blocks.width / self.spec.blocks.heads;
+        let rotation = self.spec.rope.as_ref().map(|rope| rotation(rope, self.lead(), grid, head));
+        self.blocks.forward_to(layers, &x, &Mask::None, rotation.as_ref(), between)
+    }
+
+    /// The last layer norm, on vectors (…, width).
+    pub fn norm(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(x)?)
+    }
+
+    /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
+    pub fn project(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(x, Activation::Identity)?),
+            None => Ok(x.clone()),
         }
-        Ok(x)
+    }
+
+    /// How many tokens lead the patches.
+    pub fn lead(&self) -> usize {
+        usize::from(self.spec.class_token)
+    }
+
+    /// Maps tokens (items, tokens, width) to one vector an item (items, width).
+    fn pool(&self, tokens: &Tensor) -> Result<Tensor> {
+        match (&self.pool, self.spec.pool) {
+            (Some(pool), _) => pool.forward(tokens),
+            (None, ImagePool::ClassToken) => Ok(tokens.narrow(1, 0, 1)?.squeeze(1)?),
+            (None, _) => Ok(tokens.narrow(1, self.lead(), tokens.dim(1)? - self.lead())?.mean(1)?),
+        }
     }
 }
 
@@ -103,8 +126,8 @@ struct AttentionPool {
 }
 
 impl AttentionPool {
-    fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Self> {
-        let (width, mlp) = (spec.blocks.width, spec.blocks.mlp);
+    fn load(params: &Params<'_>, blocks: &BlocksSpec, heads: usize, mlp: usize) -> Result<Self> {
+        let width = blocks.width;
         let weight = params.get("qkv.weight", &[3 * width, width])?;
         let bias = params.get("qkv.bias", &[3 * width])?;
         let part = |first: usize, rows: usize| -> Result<Linear> {
@@ -116,11 +139,11 @@ impl AttentionPool {
             q: part(0, width)?,
             kv: part(width, 2 * width)?,
             out: params.linear("out", width, width, true)?,
-            norm: params.layer_norm("norm", width, spec.blocks.eps)?,
+            norm: params.layer_norm("norm", width, blocks.eps)?,
             fc1: params.linear("fc1", mlp, width, true)?,
             fc2: params.linear("fc2", width, mlp, true)?,
-            act: spec.blocks.act,
-            heads: spec.blocks.heads,
+            act: blocks.act,
+            heads,
         })
     }
 

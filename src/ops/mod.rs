@@ -17,6 +17,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod normalize;
 pub mod pool;
+pub mod rope;
 pub mod softmax;
 pub mod unfold;
 
@@ -26,6 +27,7 @@ pub use depthwise::depthwise;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use normalize::normalize;
+pub use rope::Rotation;
 pub use softmax::softmax;
 pub use unfold::{Window, unfold};
 

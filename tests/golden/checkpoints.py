@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from timm.layers import get_act_layer
-from timm.models import efficientnet, vision_transformer
+from timm.models import efficientnet, eva, vision_transformer
 from torch import nn
 
 import vocabularies
@@ -298,9 +298,132 @@ def register_tiny_trunks():
         vit_small_patch14_dinov2=vit("vit_small_patch14_dinov2", **dinov2),
         tf_efficientnet_lite0=tf_efficientnet_lite0,
     )
+    register_tiny_vits(vit)
 
 
-# name, writer, sizes for interpolated positions, note
+# ---- more vision transformers in open_clip's layout
+
+
+def timm_clip(path, vision, seed, preprocess_cfg=None, embed_dim=32, context=20, dtype=torch.float16):
+    """A CustomTextCLIP with a timm trunk and a small causal text tower."""
+    vocab = vocabularies.write_clip(path, context)
+    model = {
+        "embed_dim": embed_dim,
+        "custom_text": True,
+        "vision_cfg": {"timm_model_pretrained": False, **vision},
+        "text_cfg": {
+            "context_length": context, "vocab_size": vocab, "width": 32, "heads": 4, "layers": 2, "mlp_ratio": 2.0,
+            "hf_tokenizer_name": "example/tiny-clip",
+        },
+    }
+    open_clip_layout(path, model, preprocess_cfg or preprocess(), seed=seed, dtype=dtype, larger_than=2000)
+
+
+def eva02_clip(path):
+    """As EVA02-B-16: rotary and learnt positions, gated MLP, layer norms inside both branches, keys without a bias."""
+    vision = {"image_size": 32, "timm_model_name": "eva02_base_patch16_clip_224", "timm_pool": "token", "timm_proj": None}
+    timm_clip(path, vision, seed=20)
+
+
+def eva_clip(path):
+    """As EVA01-g-14: queries and values have a bias, keys none; the trunk's own classifier is the projection."""
+    vision = {"image_size": 32, "timm_model_name": "eva_giant_patch14_224", "timm_pool": "token", "timm_proj": None}
+    timm_clip(path, vision, seed=21)
+
+
+def eva02_clip_enormous(path):
+    """As EVA02-E-14: a layer norm after each branch."""
+    name = "eva02_enormous_patch14_clip_224"
+    timm_clip(path, {"image_size": 32, "timm_model_name": name, "timm_pool": "token", "timm_proj": None}, seed=22)
+
+
+def pe_core(path):
+    """As PE-Core-T-16-384: rotary positions by column and row from 1, attention pooling with eight heads."""
+    vision = {"image_size": 32, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None}
+    config = preprocess([0.5] * 3, [0.5] * 3, interpolation="bilinear", resize_mode="squash")
+    timm_clip(path, vision, seed=23, preprocess_cfg=config, context=32)
+
+
+def pe_core_gigantic(path):
+    """As PE-Core-bigG-14-448: no class token, rotary positions from 0."""
+    name = "vit_pe_core_gigantic_patch14_448"
+    config = preprocess([0.5] * 3, [0.5] * 3, interpolation="bilinear", resize_mode="squash")
+    vision = {"image_size": 32, "timm_model_name": name, "timm_pool": "map", "timm_proj": None}
+    timm_clip(path, vision, seed=24, preprocess_cfg=config, context=72)
+
+
+def timm_vit_clip(path):
+    """CLIP's ViT as timm has it, as small as TinyCLIP's."""
+    vision = {"image_size": 32, "timm_model_name": "vit_xsmall_patch16_clip_224", "timm_pool": "token", "timm_proj": "linear"}
+    timm_clip(path, vision, seed=25)
+
+
+def timm_vit_gap(path):
+    """As open_clip's vit_medium_patch16_gap_256: no class token, no bias on queries, keys and values, LayerScale."""
+    vision = {"image_size": 32, "timm_model_name": "vit_medium_patch16_gap_256", "timm_pool": "", "timm_proj": "linear"}
+    timm_clip(path, vision, seed=26)
+
+
+def timm_vit_avg(path):
+    """A plain ViT whose last layer norm follows the mean over patches."""
+    vision = {"image_size": 32, "timm_model_name": "vit_huge_patch14_224", "timm_pool": "avg", "timm_proj": None}
+    timm_clip(path, vision, seed=27)
+
+
+def open_clip_siglip2_so400m(path):
+    """As open_clip's ViT-SO400M-16-SigLIP2-256: tanh GELU in the trunk, sixteen heads."""
+    vocab = vocabularies.write_gemma(path, 64, "PreTrainedTokenizerFast")
+    config = preprocess([0.5] * 3, [0.5] * 3, resize_mode="squash")
+    model = siglip_model("vit_so400m_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"}, width=32, layers=1)
+    model["embed_dim"] = model["vision_cfg"]["image_size"] = 32
+    open_clip_layout(path, model, config, seed=28, dtype=torch.bfloat16)
+
+
+def register_tiny_vits(vit):
+    def eva_trunk(name, **sizes):
+        """timm's own settings for this name, but for the sizes."""
+        real = timm.models._registry._model_entrypoints[name]
+
+        def build(pretrained=False, **kwargs):
+            create = eva._create_eva
+            eva._create_eva = lambda name, pretrained=False, **settings: create(name, **{**settings, **sizes, **kwargs})
+            try:
+                return real(pretrained=False, **kwargs)
+            finally:
+                eva._create_eva = create
+
+        return build
+
+    tiny = dict(img_size=32, patch_size=8, embed_dim=64, depth=2, mlp_ratio=2.0)
+    clip = partial(timm.layers.LayerNorm, eps=1e-5)
+    trunks = dict(
+        eva02_base_patch16_clip_224=eva_trunk(
+            "eva02_base_patch16_clip_224", **{**tiny, "embed_dim": 128, "depth": 1, "num_heads": 2, "mlp_ratio": 0.5}
+        ),
+        eva_giant_patch14_224=eva_trunk("eva_giant_patch14_224", **tiny, num_heads=16),
+        eva02_enormous_patch14_clip_224=eva_trunk("eva02_enormous_patch14_clip_224", **tiny, num_heads=16),
+        vit_pe_core_tiny_patch16_384=eva_trunk("vit_pe_core_tiny_patch16_384", **tiny, num_heads=1, attn_pool_mlp_ratio=1.5),
+        vit_pe_core_gigantic_patch14_448=eva_trunk(
+            "vit_pe_core_gigantic_patch14_448", **{**tiny, "depth": 1}, num_heads=16, attn_pool_mlp_ratio=1.5
+        ),
+        vit_xsmall_patch16_clip_224=vit("vit_xsmall_patch16_clip_224", **tiny, num_heads=1, pre_norm=True, norm_layer=clip),
+        vit_medium_patch16_gap_256=vit(
+            "vit_medium_patch16_gap_256", **tiny, num_heads=1, class_token=False, global_pool="avg", qkv_bias=False,
+            init_values=1e-6, fc_norm=False,
+        ),
+        vit_huge_patch14_224=vit("vit_huge_patch14_224", **tiny, num_heads=16),
+        vit_so400m_patch16_siglip_256=vit(
+            "vit_so400m_patch16_siglip_256", **{**tiny, "embed_dim": 32}, num_heads=16, class_token=False,
+            global_pool="map", act_layer="gelu_tanh",
+        ),
+    )
+    timm.models._registry._model_entrypoints.update(trunks)
+
+
+# Three images, where it is the tower that is new.
+FEW = ["landscape.jpg", "odd-margin.png", "tiny.png"]
+
+# name, writer, sizes for interpolated positions, images if not all
 CHECKPOINTS = {
     "hf-clip-quickgelu": (hf_clip_quickgelu, (40, 24)),
     "hf-clip-gelu": (hf_clip_gelu, ()),
@@ -312,4 +435,13 @@ CHECKPOINTS = {
     "open_clip-siglip2": (open_clip_siglip2, ()),
     "custom-text-effnet": (custom_text_effnet, ()),
     "custom-text-dinov2": (custom_text_dinov2, ()),
+    "eva02-clip": (eva02_clip, (48, 24), FEW),
+    "eva-clip": (eva_clip, (), FEW),
+    "eva02-clip-enormous": (eva02_clip_enormous, (), FEW),
+    "pe-core": (pe_core, (48, 24), FEW),
+    "pe-core-gigantic": (pe_core_gigantic, (), FEW),
+    "timm-vit-clip": (timm_vit_clip, (), FEW),
+    "timm-vit-gap": (timm_vit_gap, (), FEW),
+    "timm-vit-avg": (timm_vit_avg, (), FEW),
+    "open_clip-siglip2-so400m": (open_clip_siglip2_so400m, (), FEW),
 }

@@ -13,7 +13,7 @@ RESIDUAL = 0.01
 WRITES_RESIDUAL = re.compile(
     r"(out_proj|c_proj|fc2|attn\.proj|attn_pool\.proj|output\.dense|patch_embedding|patch_embed\.proj|conv1)\.(weight|bias)$"
 )
-WRITING_NORM = re.compile(r"(pre_layrnorm|ln_pre|LayerNorm)\.(weight|bias)$")  # its output is the residual stream
+WRITING_NORM = re.compile(r"(pre_layrnorm|ln_pre|norm_pre|LayerNorm)\.(weight|bias)$")  # its output is the residual stream
 EMBEDDING = re.compile(r"(token_embedding|position_embedding|class_embedding|positional_embedding|pos_embed|cls_token|_embeddings)")
 HIDDEN = re.compile(r"(\d+)\.(mlp\.)?(fc1|c_fc|intermediate\.dense)\.(weight|bias)$")
 HIDDEN_OUT = re.compile(r"(fc2|c_proj|\d\.output\.dense)\.weight$")

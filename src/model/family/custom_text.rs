@@ -1,12 +1,11 @@
 //! Dual encoders in the names of open_clip's `CustomTextCLIP` with a BERT text tower: the form of the built-in model.
 //! The image trunk is an EfficientNet-Lite or a plain or DINOv2 vision transformer.
 
-use super::open_clip_siglip::{timm_proj, timm_vit};
-use super::parts;
-use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
+use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles, parts, timm};
 use crate::error::{Error, Result};
 use crate::model::spec::{
-    BertSpec, BlocksSpec, EfficientNetSpec, ImageSpec, NormPlace, Objective, Projection, Spec, TextPool, TextTowerSpec,
+    BertSpec, BlocksSpec, Branches, EfficientNetSpec, ImageSpec, NormPlace, Objective, Projection, Spec, TextPool,
+    TextTowerSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
@@ -45,7 +44,8 @@ impl Family for CustomText {
                 .ignoring("*.num_batches_tracked");
             (ImageSpec::EfficientNet(efficientnet(&vision, files)?), layout)
         } else {
-            (ImageSpec::Vit(timm_vit(&vision, files, size)?), parts::timm_vit(Layout::default()))
+            let (vit, layout) = timm::vit(&vision, files, size)?;
+            (ImageSpec::Vit(vit), layout)
         };
         let directory = text.string("hf_model_name")?.unwrap_or_default().to_owned();
         let bert = bert(config, &text, &directory)?;
@@ -83,7 +83,7 @@ fn efficientnet(vision: &Section<'_>, files: &Files) -> Result<EfficientNetSpec>
         return Err(Error::run(format!("stage {stage} of the image trunk has no blocks"))
             .hint("check that the weights and the configuration file belong together"));
     }
-    Ok(EfficientNetSpec { depths, eps: 1e-3, proj: timm_proj(vision)? })
+    Ok(EfficientNetSpec { depths, eps: 1e-3, proj: timm::proj(vision)? })
 }
 
 fn bert(config: &Config, text: &Section<'_>, directory: &str) -> Result<BertSpec> {
@@ -118,6 +118,7 @@ fn bert(config: &Config, text: &Section<'_>, directory: &str) -> Result<BertSpec
             eps: bert.number_or("layer_norm_eps", 1e-12)?,
             norm: NormPlace::After,
             layer_scale: false,
+            branches: Branches::default(),
         },
         vocab: bert.whole_or("vocab_size", 30522)?,
         context: text.whole_or("context_length", 77)?.min(positions),

@@ -5,8 +5,8 @@ use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
 use crate::error::Result;
 use crate::image::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
 use crate::model::spec::{
-    BlocksSpec, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool, TextTowerSpec,
-    TransformerSpec, VitSpec,
+    BlocksSpec, Branches, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool,
+    TextTowerSpec, TransformerSpec, VitSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
@@ -47,7 +47,9 @@ impl Family for HfClip {
             class_token: true,
             pre_norm: true,
             interpolation: Interpolation::Bicubic,
+            rope: None,
             pool: ImagePool::ClassToken,
+            norm_after_pool: false,
             proj: Projection::Linear,
         };
         let vocab = text.whole_or("vocab_size", 49408)?;
@@ -106,6 +108,7 @@ fn blocks(config: &Section<'_>, [width, layers, heads, mlp]: [usize; 4]) -> Resu
         eps: config.number_or("layer_norm_eps", 1e-5)?,
         norm: NormPlace::Before,
         layer_scale: false,
+        branches: Branches::default(),
     })
 }
 

@@ -5,8 +5,8 @@ use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
 use crate::error::Result;
 use crate::image::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
 use crate::model::spec::{
-    BlocksSpec, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool, TextTowerSpec,
-    TransformerSpec, VitSpec,
+    BlocksSpec, Branches, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool,
+    TextTowerSpec, TransformerSpec, VitSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
@@ -41,6 +41,7 @@ impl Family for HfSiglip {
         if projected != embed_dim {
             return Err(text.error("projection_size", format!("{projected} is not the image tower's {embed_dim}")));
         }
+        let pool = ImagePool::Attention { heads: vision_blocks.heads, mlp: vision_blocks.mlp };
         let image = VitSpec {
             blocks: vision_blocks,
             image_size: [side; 2],
@@ -50,7 +51,9 @@ impl Family for HfSiglip {
             class_token: false,
             pre_norm: false,
             interpolation: Interpolation::Bicubic,
-            pool: ImagePool::Attention,
+            rope: None,
+            pool,
+            norm_after_pool: false,
             proj: Projection::None,
         };
         let text_tower = TransformerSpec {
@@ -107,6 +110,7 @@ fn blocks(config: &Section<'_>) -> Result<BlocksSpec> {
         eps: config.number_or("layer_norm_eps", 1e-6)?,
         norm: NormPlace::Before,
         layer_scale: false,
+        branches: Branches::default(),
     })
 }
 

@@ -10,6 +10,7 @@ mod json;
 mod open_clip;
 mod open_clip_siglip;
 mod parts;
+mod timm;
 
 pub use json::Section;
 
@@ -24,6 +25,7 @@ pub static FAMILIES: &[&dyn Family] = &[
     &hf_siglip::HfSiglip,
     &custom_text::CustomText,
     &open_clip_siglip::OpenClipSiglip,
+    &open_clip_siglip::OpenClipTimm,
     &open_clip::OpenClip,
 ];
 

@@ -4,8 +4,8 @@ use super::parts;
 use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
 use crate::error::Result;
 use crate::model::spec::{
-    BlocksSpec, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool, TextTowerSpec,
-    TransformerSpec, VitSpec,
+    BlocksSpec, Branches, ImagePool, ImageSpec, Interpolation, NormPlace, Objective, Projection, Spec, TextPool,
+    TextTowerSpec, TransformerSpec, VitSpec,
 };
 use crate::text::Clean;
 use crate::weights::{Files, Layout};
@@ -32,7 +32,7 @@ impl Family for OpenClip {
         let root = Section::root("open_clip_config.json", config.open_clip.as_ref());
         let model = root.sub("model_cfg");
         let (vision, quick) = (model.sub("vision_cfg"), model.flag_or("quick_gelu", false)?);
-        parts::refuse(&vision, &["attentional_pool", "final_ln_after_pool"])?;
+        parts::refuse(&vision, &["attentional_pool"])?;
         parts::refuse(&vision, CUSTOM_BLOCKS)?;
         parts::refuse(&model, &["multimodal_cfg"])?;
         let width = vision.whole_or("width", 768)?;
@@ -48,6 +48,7 @@ impl Family for OpenClip {
                 eps: vision.sub("norm_kwargs").number_or("eps", 1e-5)?,
                 norm: NormPlace::Before,
                 layer_scale: vision.has("ls_init_value"),
+                branches: Branches::default(),
             },
             image_size: size,
             input_size: size,
@@ -56,11 +57,13 @@ impl Family for OpenClip {
             class_token: true,
             pre_norm: !vision.flag_or("no_ln_pre", false)?,
             interpolation: Interpolation::BicubicAntialias,
+            rope: None,
             pool: match vision.string("pool_type")?.unwrap_or("tok") {
                 "tok" => ImagePool::ClassToken,
                 "avg" => ImagePool::Mean,
                 other => return Err(vision.error("pool_type", format!("{other:?} is not supported"))),
             },
+            norm_after_pool: vision.flag_or("final_ln_after_pool", false)?,
             proj: Projection::Linear,
         };
         let custom = files.contains("text.token_embedding.weight");
@@ -103,6 +106,7 @@ pub(super) fn text_tower(model: &Section<'_>, quick: bool) -> Result<(Transforme
             eps: text.sub("norm_kwargs").number_or("eps", 1e-5)?,
             norm: NormPlace::Before,
             layer_scale: text.has("ls_init_value"),
+            branches: Branches::default(),
         },
         vocab: text.whole_or("vocab_size", 49408)?,
         context: text.whole_or("context_length", 77)?,

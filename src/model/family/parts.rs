@@ -148,31 +148,6 @@ pub(super) fn open_clip_text(layout: Layout, prefix: &str, affine: bool) -> Layo
     open_clip_blocks(layout, "text", &at("transformer")).ignoring("attn_mask").ignoring("text.attn_mask")
 }
 
-/// A timm vision transformer as open_clip's image trunk.
-pub(super) fn timm_vit(layout: Layout) -> Layout {
-    let at = |rest: &str| format!("visual.trunk.blocks.{{}}.{rest}");
-    layout
-        .plain("image.patch.*", "visual.trunk.patch_embed.proj.*")
-        .plain("image.class", "visual.trunk.cls_token")
-        .plain("image.positions", "visual.trunk.pos_embed")
-        .plain("image.norm.*", "visual.trunk.norm.*")
-        .plain("image.proj.*", "visual.head.proj.*")
-        .plain("image.pool.probe", "visual.trunk.attn_pool.latent")
-        .stacked("image.pool.qkv.*", ["visual.trunk.attn_pool.q.*", "visual.trunk.attn_pool.kv.*"])
-        .plain("image.pool.out.*", "visual.trunk.attn_pool.proj.*")
-        .plain("image.pool.norm.*", "visual.trunk.attn_pool.norm.*")
-        .plain("image.pool.fc1.*", "visual.trunk.attn_pool.mlp.fc1.*")
-        .plain("image.pool.fc2.*", "visual.trunk.attn_pool.mlp.fc2.*")
-        .plain(block("image", "norm1.*"), at("norm1.*"))
-        .plain(block("image", "qkv.*"), at("attn.qkv.*"))
-        .plain(block("image", "out.*"), at("attn.proj.*"))
-        .plain(block("image", "scale1"), at("ls1.gamma"))
-        .plain(block("image", "norm2.*"), at("norm2.*"))
-        .plain(block("image", "fc1.*"), at("mlp.fc1.*"))
-        .plain(block("image", "fc2.*"), at("mlp.fc2.*"))
-        .plain(block("image", "scale2"), at("ls2.gamma"))
-}
-
 /// The scale and bias of the scores, which every layout calls the same.
 pub(super) fn head(layout: Layout) -> Layout {
     layout.plain("head.logit_scale", "logit_scale").plain("head.logit_bias", "logit_bias")
@@ -193,6 +168,6 @@ pub(super) fn count_blocks(files: &Files, prefix: &str) -> usize {
 }
 
 /// Our name for a part of every block of a tower.
-fn block(tower: &str, part: &str) -> String {
+pub(super) fn block(tower: &str, part: &str) -> String {
     format!("{tower}.blocks.{{}}.{part}")
 }
