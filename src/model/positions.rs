@@ -1,6 +1,6 @@
-//! Learnt positions of image patches, and their interpolation for another input size.
+//! Learnt positions, and their interpolation for another input size or context length.
 
-use super::spec::{Interpolation, VitSpec};
+use super::spec::{Interpolation, TransformerSpec, VitSpec};
 use crate::error::{Error, Result};
 use crate::weights::Params;
 use candle_core::{Device, Tensor};
@@ -24,6 +24,19 @@ pub(super) fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Tensor> {
     let resized = Tensor::from_vec(resized, (1, to[0] * to[1], width), &Device::Cpu)?;
     let resized = resized.to_device(table.device())?.to_dtype(table.dtype())?;
     Ok(Tensor::cat(&[&class, &resized], 1)?)
+}
+
+/// The positions of a text transformer: (tokens, width). Where another number is stored they are interpolated, as
+/// open_clip does it (`resize_text_pos_embed`).
+pub(super) fn load_text(params: &Params<'_>, spec: &TransformerSpec) -> Result<Tensor> {
+    let (width, from, to) = (spec.blocks.width, spec.positions, spec.tokens());
+    let table = params.get("positions", &[from, width])?;
+    if from == to {
+        return Ok(table);
+    }
+    let rows = table.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let resized = resize(&rows, [from, 1], [to, 1], width, Interpolation::Linear);
+    Ok(Tensor::from_vec(resized, (to, width), &Device::Cpu)?.to_device(table.device())?.to_dtype(table.dtype())?)
 }
 
 /// Resizes a grid of vectors, (rows, columns, width) row by row.
@@ -53,6 +66,12 @@ fn weights(from: usize, to: usize, how: Interpolation) -> Vec<Vec<(usize, f64)>>
         .map(|i| {
             let centre = (i as f64 + 0.5) * scale;
             match how {
+                Interpolation::Linear => {
+                    let at = (centre - 0.5).max(0.0);
+                    let first = (at as usize).min(from - 1);
+                    let share = at - first as f64;
+                    vec![(first, 1.0 - share), ((first + 1).min(from - 1), share)]
+                }
                 Interpolation::Bicubic => {
                     let at = centre - 0.5;
                     let base = at.floor();

@@ -1,5 +1,6 @@
 //! The vision transformer of CLIP, SigLIP and DINOv2.
 
+use super::attentional_pooler::AttentionalPooler;
 use super::block::Block;
 use super::positions;
 use super::spec::{ImagePool, VitSpec};
@@ -17,7 +18,7 @@ pub struct Vit {
     pre_norm: Option<LayerNorm>,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    pool: Option<AttentionPool>,
+    pool: Option<Pool>,
     proj: Option<Linear>,
     spec: VitSpec,
 }
@@ -29,6 +30,7 @@ impl Vit {
         // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
         let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
         let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let pooled = if matches!(spec.pool, ImagePool::Queries { .. }) { embed_dim } else { width };
         let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
         Ok(Self {
             patch: Linear::new(kernel, bias),
@@ -36,12 +38,16 @@ impl Vit {
             positions: positions::load(params, spec)?,
             pre_norm: if spec.pre_norm { Some(params.layer_norm("pre_norm", width, eps)?) } else { None },
             blocks: Block::load_all(&params.sub("blocks"), &spec.blocks)?,
-            norm: params.layer_norm("norm", width, eps)?,
+            norm: params.layer_norm("norm", pooled, eps)?,
             pool: match spec.pool {
-                ImagePool::Attention => Some(AttentionPool::load(&params.sub("pool"), spec)?),
-                ImagePool::ClassToken | ImagePool::Mean => None,
+                ImagePool::Attention => Some(Pool::Probe(AttentionPool::load(&params.sub("pool"), spec)?)),
+                ImagePool::Queries { queries, heads } => {
+                    let sizes = [queries, embed_dim, width];
+                    Some(Pool::Queries(AttentionalPooler::load(&params.sub("pool"), sizes, heads)?))
+                }
+                ImagePool::ClassToken | ImagePool::Mean | ImagePool::MeanThenNorm => None,
             },
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, pooled, bias)).transpose()?,
             spec: spec.clone(),
         })
     }
@@ -50,12 +56,16 @@ impl Vit {
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let tokens = self.tokens(pixels)?;
         let pooled = match (&self.pool, self.spec.pool) {
-            (Some(pool), _) => pool.forward(&self.norm.forward(&tokens)?)?,
+            (Some(Pool::Probe(pool)), _) => pool.forward(&self.norm.forward(&tokens)?)?,
+            (Some(Pool::Queries(pool)), _) => self.norm.forward(&pool.first(&tokens)?)?,
             (None, ImagePool::ClassToken) => self.norm.forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?)?,
-            (None, _) => {
+            (None, how) => {
                 let lead = usize::from(self.spec.class_token);
                 let patches = tokens.narrow(1, lead, tokens.dim(1)? - lead)?;
-                self.norm.forward(&patches)?.mean(1)?
+                match how {
+                    ImagePool::MeanThenNorm => self.norm.forward(&patches.mean(1)?)?,
+                    _ => self.norm.forward(&patches)?.mean(1)?,
+                }
             }
         };
         match &self.proj {
@@ -86,6 +96,13 @@ impl Vit {
         }
         Ok(x)
     }
+}
+
+/// A pooling that has parameters of its own.
+#[derive(Clone, Debug)]
+enum Pool {
+    Probe(AttentionPool),
+    Queries(AttentionalPooler),
 }
 
 /// SigLIP's pooling: a learnt probe attends to all tokens, then an MLP beside the stream.

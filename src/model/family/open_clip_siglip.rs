@@ -34,7 +34,7 @@ impl Family for OpenClipSiglip {
         let vision = model.sub("vision_cfg");
         let size = vision.size("image_size")?.unwrap_or([224; 2]);
         let image = timm_vit(&vision, files, size)?;
-        let (text, text_plan) = text_tower(&model, false)?;
+        let (text, text_plan) = text_tower(&model, false, files)?;
         let layout = parts::timm_vit(Layout::default());
         let custom = files.contains("text.token_embedding.weight");
         let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
