@@ -160,6 +160,9 @@ fn other_text_tower(spec: &Spec, weights: Weights<'_>) -> Result<Result<Other, &
         (TextTowerSpec::Bert(text), _) if text.pool != TextPool::Mean => {
             Err("only mean pooling is built from candle-transformers' BERT")
         }
+        (TextTowerSpec::Bert(text), _) if text.first_position > 0 || !text.hidden.is_empty() || text.final_norm => {
+            Err("only a plain BERT with a linear map is built from candle-transformers' BERT")
+        }
         (TextTowerSpec::Bert(text), _) => {
             let weights = weights()?;
             let tower = bert::BertModel::load(weights.pp("text.transformer"), &bert_config(text))?;

@@ -13,8 +13,14 @@ pub(super) const CONFIGS: &[&str] = &[
 ];
 
 /// What stands for a tokenizer: the first group of which all files are there is enough.
-const TOKENIZERS: &[&[&str]] =
-    &[&["tokenizer.json"], &["vocab.json", "merges.txt"], &["vocab.txt"], &["bpe_simple_vocab_16e6.txt.gz"]];
+const TOKENIZERS: &[&[&str]] = &[
+    &["tokenizer.json"],
+    &["vocab.json", "merges.txt"],
+    &["vocab.txt"],
+    &["bpe_simple_vocab_16e6.txt.gz"],
+    &["sentencepiece.bpe.model"],
+    &["spiece.model"],
+];
 
 /// What must be known about a repository before its weights can be chosen.
 pub(super) struct Plan<'a> {

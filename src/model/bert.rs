@@ -1,4 +1,4 @@
-//! A BERT encoder as a text tower.
+//! A BERT or RoBERTa encoder as a text tower.
 
 use super::spec::{BertSpec, TextPool};
 use super::stack::Stack;
@@ -9,7 +9,7 @@ use crate::weights::Params;
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
-/// A BERT encoder: token ids to one vector.
+/// A BERT or RoBERTa encoder: token ids to one vector.
 #[derive(Clone, Debug)]
 pub struct Bert {
     tokens: Tensor,
@@ -17,6 +17,8 @@ pub struct Bert {
     types: Tensor,
     norm: LayerNorm,
     blocks: Stack,
+    final_norm: Option<LayerNorm>,
+    hidden: Vec<(Linear, Activation)>,
     proj: Option<Linear>,
     spec: BertSpec,
 }
@@ -24,23 +26,37 @@ pub struct Bert {
 impl Bert {
     /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
     pub fn load(params: &Params<'_>, spec: &BertSpec, embed_dim: usize) -> Result<Self> {
-        let width = spec.blocks.width;
+        let (width, eps) = (spec.blocks.width, spec.blocks.eps);
+        let mut inputs = width;
+        let mut hidden = Vec::with_capacity(spec.hidden.len());
+        for (i, layer) in spec.hidden.iter().enumerate() {
+            hidden.push((params.linear(&format!("hidden.{i}"), layer.width, inputs, layer.bias)?, layer.act));
+            inputs = layer.width;
+        }
         Ok(Self {
             tokens: params.get("tokens.weight", &[spec.vocab, width])?,
             positions: params.get("positions", &[spec.positions, width])?,
             types: params.get("types", &[spec.types, width])?,
-            norm: params.layer_norm("embed_norm", width, spec.blocks.eps)?,
+            norm: params.layer_norm("embed_norm", width, eps)?,
             blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            final_norm: if spec.final_norm { Some(params.layer_norm("norm", width, eps)?) } else { None },
+            hidden,
+            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, inputs, bias)).transpose()?,
             spec: spec.clone(),
         })
     }
 
     /// Maps ids (items × `len`, row by row, padding at the end) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        let real = |ids: &[u32]| len - ids.iter().rev().take_while(|&&id| id == self.spec.pad_id).count();
-        let lengths: Vec<usize> = ids.chunks(len).map(real).collect();
-        self.forward_embedded(&embed(&self.tokens, ids, len)?, &lengths)
+        let real: Vec<bool> = ids.iter().map(|&id| id != self.spec.pad_id).collect();
+        let mut seen = real.clone();
+        if !self.spec.holes {
+            for item in seen.chunks_mut(len.max(1)) {
+                let end = item.iter().rposition(|real| *real).map_or(0, |last| last + 1);
+                item[..end].fill(true);
+            }
+        }
+        self.encode(&self.embed(ids, len)?, &real, seen)
     }
 
     /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
@@ -51,37 +67,70 @@ impl Bert {
     /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`); `lengths` says
     /// how many tokens of each text are no padding.
     pub fn forward_embedded(&self, tokens: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let (items, len, _) = tokens.dims3()?;
-        if len > self.spec.positions {
-            return Err(Error::run(format!("a text of {len} tokens exceeds the {} positions", self.spec.positions)));
+        let len = tokens.dim(1)?;
+        let real: Vec<bool> = lengths.iter().flat_map(|&n| (0..len).map(move |at| at < n)).collect();
+        self.encode(tokens, &real, real.clone())
+    }
+
+    /// Maps embedded tokens to embeddings; of each token `real` says whether it has a position, and `seen` whether
+    /// others look at it.
+    fn encode(&self, tokens: &Tensor, real: &[bool], mut seen: Vec<bool>) -> Result<Tensor> {
+        let (_, len, _) = tokens.dims3()?;
+        let room = self.spec.positions - self.spec.first_position;
+        if len > room {
+            return Err(Error::run(format!("a text of {len} tokens exceeds the {room} positions")));
         }
-        let lengths: Vec<usize> = lengths.iter().map(|&n| n.clamp(1, len)).collect();
+        // The first token marks the beginning; even an item of nothing but padding has that one to look at.
+        seen.iter_mut().step_by(len.max(1)).for_each(|first| *first = true);
         let x = tokens.broadcast_add(&self.types.narrow(0, 0, 1)?)?;
-        let mut x = self.norm.forward(&x.broadcast_add(&self.positions.narrow(0, 0, len)?)?)?;
-        let mask = Mask::Lengths(Arc::new(lengths.clone()));
+        let mut x = self.norm.forward(&x.broadcast_add(&self.positions(real, len)?)?)?;
+        let seen = Arc::new(seen);
+        let mask = Mask::Keys { marks: seen.clone(), causal: false };
         x = self.blocks.forward(&x, &mask, None)?;
-        let pooled = match self.spec.pool {
-            TextPool::Mean => mean_of_first(&x, &lengths)?,
+        let mut x = match self.spec.pool {
+            TextPool::Mean => mean(&x, &seen)?,
             _ => x.narrow(1, 0, 1)?.squeeze(1)?,
         };
-        debug_assert_eq!(pooled.dim(0)?, items);
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
+        if let Some(norm) = &self.final_norm {
+            x = norm.forward(&x)?;
         }
+        for (layer, act) in &self.hidden {
+            x = layer.forward(&x, *act)?;
+        }
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(&x, Activation::Identity)?),
+            None => Ok(x),
+        }
+    }
+
+    /// The positions of all tokens: (len, width), or (items, len, width) where padding has none.
+    fn positions(&self, real: &[bool], len: usize) -> Result<Tensor> {
+        let first = self.spec.first_position;
+        if first == 0 {
+            return Ok(self.positions.narrow(0, 0, len)?);
+        }
+        let mut ids = Vec::with_capacity(real.len());
+        for item in real.chunks(len.max(1)) {
+            let mut next = first as u32;
+            for &real in item {
+                // Padding takes the row before the first; nothing looks at it.
+                ids.push(if real { next } else { first as u32 - 1 });
+                next += u32::from(real);
+            }
+        }
+        let items = ids.len() / len.max(1);
+        let ids = Tensor::from_vec(ids, items * len, &Device::Cpu)?.to_device(self.positions.device())?;
+        Ok(self.positions.index_select(&ids, 0)?.reshape((items, len, self.spec.blocks.width))?)
     }
 }
 
-/// The mean of the first `lengths[b]` tokens of each item. Summed item by item, so that padding cannot change it.
-fn mean_of_first(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+/// The mean of the seen tokens of each item. Summed item by item, so that padding cannot change it.
+fn mean(x: &Tensor, seen: &[bool]) -> Result<Tensor> {
     let (items, len, _) = x.dims3()?;
-    let mut weights = vec![0f32; items * len];
-    for (row, &n) in weights.chunks_mut(len).zip(lengths) {
-        row[..n].fill(1.0);
-    }
-    let weights =
-        Tensor::from_vec(weights, (items, len, 1), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
-    let counts: Vec<f32> = lengths.iter().map(|&n| n as f32).collect();
-    let counts = Tensor::from_vec(counts, (items, 1), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?;
-    Ok(x.broadcast_mul(&weights)?.sum(1)?.broadcast_div(&counts)?)
+    let weights: Vec<f32> = seen.iter().map(|&seen| f32::from(seen)).collect();
+    let counts: Vec<f32> = weights.chunks(len).map(|weights| weights.iter().sum()).collect();
+    let on =
+        |numbers, shape| Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype());
+    let (weights, counts) = (on(weights, (items, len, 1))?, on(counts, (items, 1, 1))?);
+    Ok(x.broadcast_mul(&weights)?.sum(1)?.broadcast_div(&counts.squeeze(2)?)?)
 }

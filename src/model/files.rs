@@ -55,8 +55,15 @@ pub fn is_transformers(config: &[u8]) -> bool {
 }
 
 /// The files that may hold a tokenizer.
-const TOKENIZER_NAMES: &[&str] =
-    &["tokenizer.json", "vocab.json", "merges.txt", "bpe_simple_vocab_16e6.txt.gz", "vocab.txt"];
+const TOKENIZER_NAMES: &[&str] = &[
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "bpe_simple_vocab_16e6.txt.gz",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+];
 
 impl ModelFiles {
     /// The small model that is part of the binary.
@@ -188,18 +195,21 @@ impl ModelFiles {
             return Tokenizer::from_json(&at("tokenizer.json"));
         }
         if at("vocab.json").is_file() && at("merges.txt").is_file() {
-            return Tokenizer::from_clip_files(&at("vocab.json"), &at("merges.txt"));
+            return Tokenizer::from_bpe_files(&at("vocab.json"), &at("merges.txt"));
         }
         if at("bpe_simple_vocab_16e6.txt.gz").is_file() {
             return Tokenizer::from_merges_file(&at("bpe_simple_vocab_16e6.txt.gz"));
         }
         if at("vocab.txt").is_file() {
-            return Tokenizer::from_wordpiece(&at("vocab.txt"), true);
+            return Tokenizer::from_wordpiece(&at("vocab.txt"));
+        }
+        if let Some(name) = ["sentencepiece.bpe.model", "spiece.model"].iter().find(|name| at(name).is_file()) {
+            return Tokenizer::from_sentencepiece(&at(name));
         }
         if *place == TokenizerFiles::BesideOrClip {
             return Tokenizer::builtin();
         }
-        Err(Error::run("no tokenizer.json, vocab.json with merges.txt, or vocab.txt")
+        Err(Error::run("no tokenizer.json, vocab.json with merges.txt, vocab.txt, or SentencePiece model")
             .at(directory.join(&below).display())
             .hint("copy the tokenizer files of the checkpoint beside its weights"))
     }

@@ -3,6 +3,7 @@
 //! [`family`] reads a checkpoint's configuration into a [`spec::Spec`]; [`Clip`] holds the two towers, which load when
 //! they are first needed, so that a job with images alone never reads the text tower.
 
+pub mod attentional_pooler;
 pub mod bert;
 pub mod block;
 pub mod efficientnet;
@@ -87,7 +88,7 @@ pub enum ImageTower {
 pub enum TextTower {
     /// CLIP's or SigLIP's transformer.
     Transformer(Transformer),
-    /// A BERT encoder.
+    /// A BERT or RoBERTa encoder.
     Bert(Bert),
 }
 

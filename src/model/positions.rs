@@ -1,6 +1,7 @@
-//! Where image patches are: learnt positions with their interpolation for other grids, and rotary positions.
+//! Where tokens are: learnt positions with their interpolation for another input size or context length, and rotary
+//! positions.
 
-use super::spec::{Interpolation, RopeSpec, VitSpec};
+use super::spec::{Interpolation, RopeSpec, TransformerSpec, VitSpec};
 use crate::error::{Error, Result};
 use crate::ops::Rotation;
 use crate::weights::Params;
@@ -69,6 +70,19 @@ pub(super) fn rotation(spec: &RopeSpec, lead: usize, [rows, columns]: [usize; 2]
     Rotation::new(&angles, head / 2)
 }
 
+/// The positions of a text transformer: (tokens, width). Where another number is stored they are interpolated, as
+/// open_clip does it (`resize_text_pos_embed`).
+pub(super) fn load_text(params: &Params<'_>, spec: &TransformerSpec) -> Result<Tensor> {
+    let (width, from, to) = (spec.blocks.width, spec.positions, spec.tokens());
+    let table = params.get("positions", &[from, width])?;
+    if from == to {
+        return Ok(table);
+    }
+    let rows = table.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let resized = resize(&rows, [from, 1], [to, 1], width, Interpolation::Linear);
+    Ok(Tensor::from_vec(resized, (to, width), &Device::Cpu)?.to_device(table.device())?.to_dtype(table.dtype())?)
+}
+
 /// Resizes a grid of vectors, (rows, columns, width) row by row.
 pub fn resize(grid: &[f32], from: [usize; 2], to: [usize; 2], width: usize, how: Interpolation) -> Vec<f32> {
     let (rows, columns) = (weights(from[0], to[0], how), weights(from[1], to[1], how));
@@ -96,6 +110,12 @@ fn weights(from: usize, to: usize, how: Interpolation) -> Vec<Vec<(usize, f64)>>
         .map(|i| {
             let centre = (i as f64 + 0.5) * scale;
             match how {
+                Interpolation::Linear => {
+                    let at = (centre - 0.5).max(0.0);
+                    let first = (at as usize).min(from - 1);
+                    let share = at - first as f64;
+                    vec![(first, 1.0 - share), ((first + 1).min(from - 1), share)]
+                }
                 Interpolation::Bicubic => {
                     let at = centre - 0.5;
                     let base = at.floor();

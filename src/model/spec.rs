@@ -145,6 +145,13 @@ pub enum ImagePool {
     ClassToken,
     /// The mean of the patch tokens.
     Mean,
+    /// The first answer of learnt queries that attend to all tokens (CoCa).
+    Queries {
+        /// How many queries are stored; the others feed CoCa's captions.
+        queries: usize,
+        /// How many attention heads.
+        heads: usize,
+    },
     /// Attention of a learnt probe to all tokens, and an MLP (SigLIP).
     Attention {
         /// How many attention heads.
@@ -168,6 +175,8 @@ pub enum Projection {
 /// How learnt positions are interpolated for another grid of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpolation {
+    /// `torch.nn.functional.interpolate(mode="linear")` (open_clip's text towers).
+    Linear,
     /// `torch.nn.functional.interpolate(mode="bicubic")`, a = −0.75, no antialias (transformers).
     Bicubic,
     /// The same with `antialias=True`, a = −0.5 (open_clip, timm).
@@ -205,12 +214,26 @@ pub struct TransformerSpec {
     pub vocab: usize,
     /// The most tokens that a text may have.
     pub context: usize,
+    /// How many positions are stored; if they are not as many as the tower has, they are interpolated.
+    pub positions: usize,
     /// Whether a token sees only those before it.
     pub causal: bool,
+    /// A learnt token behind the text that stands for it, if there is one (CoCa).
+    pub class_token: Option<ClassToken>,
     /// Which token stands for the text.
     pub pool: TextPool,
     /// The linear map to the embedding.
     pub proj: Projection,
+}
+
+/// A learnt token behind a text, at position `context`, that stands for the text in place of its pooled token.
+///
+/// Padding is hidden, one place late: key 0 is always seen, and key `j` if token `j - 1` is no padding. CoCa's weights
+/// were trained with this slip (open_clip `TextTransformer._build_additive_mask`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassToken {
+    /// The padding token.
+    pub pad_id: u32,
 }
 
 /// Which token stands for a text.
@@ -228,7 +251,7 @@ pub enum TextPool {
     First,
 }
 
-/// A BERT encoder (Devlin et al. 2018).
+/// A BERT (Devlin et al. 2018) or RoBERTa encoder (Liu et al. 2019).
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertSpec {
     /// The blocks.
@@ -239,14 +262,49 @@ pub struct BertSpec {
     pub context: usize,
     /// How many positions are stored.
     pub positions: usize,
+    /// The stored position of a text's first token: 0 in BERT; behind the padding token's in RoBERTa, where padding
+    /// has no position of its own.
+    pub first_position: usize,
     /// How many segment types are stored; only the first is used.
     pub types: usize,
     /// The padding token.
     pub pad_id: u32,
+    /// Whether a padding token that a text spells out is hidden like those behind it (open_clip; transformers hides
+    /// what its tokenizer added).
+    pub holes: bool,
     /// How tokens become one vector.
     pub pool: TextPool,
+    /// Whether a layer norm follows the pooling (AltCLIP).
+    pub final_norm: bool,
+    /// The layers between the pooled vector and the linear map.
+    pub hidden: Vec<Hidden>,
     /// The linear map to the embedding.
     pub proj: Projection,
+}
+
+/// A layer between a pooled vector and the map to the embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The length of its output.
+    pub width: usize,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// What is done to its output.
+    pub act: Activation,
+}
+
+impl BertSpec {
+    /// The length of the vector that is mapped to the embedding.
+    pub fn head_width(&self) -> usize {
+        self.hidden.last().map_or(self.blocks.width, |layer| layer.width)
+    }
+}
+
+impl TransformerSpec {
+    /// How many tokens the tower sees at most.
+    pub fn tokens(&self) -> usize {
+        self.context + usize::from(self.class_token.is_some())
+    }
 }
 
 impl TextTowerSpec {
@@ -306,6 +364,15 @@ impl Spec {
                     let width = vit.blocks.width / vit.blocks.heads;
                     return Err(Error::run(format!("heads of width {width} cannot turn by rows and columns")));
                 }
+                if let ImagePool::Queries { queries, heads } = vit.pool {
+                    sizes("image tower", &[("pooling queries", queries), ("pooling heads", heads)])?;
+                    if !self.embed_dim.is_multiple_of(heads) {
+                        let dim = self.embed_dim;
+                        return Err(Error::run(format!(
+                            "the image tower cannot pool {dim} numbers with {heads} heads"
+                        )));
+                    }
+                }
             }
             ImageSpec::EfficientNet(_) => {}
         }
@@ -313,12 +380,23 @@ impl Spec {
             TextTowerSpec::Transformer(text) => {
                 blocks("text tower", &text.blocks)?;
                 sizes("text tower", &[("vocabulary", text.vocab), ("context length", text.context)])?;
+                sizes("text tower", &[("positions", text.positions)])?;
             }
             TextTowerSpec::Bert(text) => {
                 blocks("text tower", &text.blocks)?;
                 let rows = [("vocabulary", text.vocab), ("positions", text.positions), ("types", text.types)];
                 sizes("text tower", &rows)?;
                 sizes("text tower", &[("context length", text.context)])?;
+                sizes(
+                    "text tower",
+                    &text.hidden.iter().map(|layer| ("hidden width", layer.width)).collect::<Vec<_>>(),
+                )?;
+                if text.first_position.saturating_add(text.context) > text.positions {
+                    let BertSpec { context, positions, first_position, .. } = text;
+                    return Err(Error::run(format!(
+                        "the text tower has no positions for {context} tokens from {first_position} of {positions}"
+                    )));
+                }
             }
         }
         let Preprocess { size: [height, width], resize, std, .. } = &self.preprocess;

@@ -1,16 +1,19 @@
-//! The text transformer of CLIP and SigLIP.
+//! The text transformer of CLIP, SigLIP and CoCa.
 
+use super::positions;
 use super::spec::{TextPool, TransformerSpec};
 use super::stack::Stack;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask};
 use crate::weights::Params;
 use candle_core::{Device, Tensor};
+use std::sync::Arc;
 
 /// A text transformer: token ids to one vector.
 #[derive(Clone, Debug)]
 pub struct Transformer {
     tokens: Tensor,
+    class: Option<Tensor>,
     positions: Tensor,
     blocks: Stack,
     norm: LayerNorm,
@@ -24,7 +27,8 @@ impl Transformer {
         let width = spec.blocks.width;
         Ok(Self {
             tokens: params.get("tokens.weight", &[spec.vocab, width])?,
-            positions: params.get("positions", &[spec.context, width])?,
+            class: spec.class_token.map(|_| params.get("class", &[1, 1, width])).transpose()?,
+            positions: positions::load_text(params, spec)?,
             blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             norm: params.layer_norm("norm", width, spec.blocks.eps)?,
             proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
@@ -34,8 +38,13 @@ impl Transformer {
 
     /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        let tokens = self.embed(ids, len)?;
+        if let Some(class) = self.spec.class_token {
+            let real: Vec<bool> = ids.iter().map(|&id| id != class.pad_id).collect();
+            return self.encode(&tokens, &vec![len; ids.len() / len.max(1)], self.shifted(&real, len));
+        }
         let ends = ids.chunks(len).map(|ids| self.end(ids)).collect::<Vec<_>>();
-        self.forward_embedded(&self.embed(ids, len)?, &ends)
+        self.encode(&tokens, &ends, self.mask())
     }
 
     /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
@@ -44,16 +53,40 @@ impl Transformer {
     }
 
     /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`); `ends` says
-    /// which token stands for each text. This is where learnt prompts come in.
+    /// where each text ends. This is where learnt prompts come in.
     pub fn forward_embedded(&self, tokens: &Tensor, ends: &[usize]) -> Result<Tensor> {
+        if self.class.is_none() {
+            return self.encode(tokens, ends, self.mask());
+        }
+        let len = tokens.dim(1)?;
+        let real: Vec<bool> = ends.iter().flat_map(|&end| (0..len).map(move |at| at <= end)).collect();
+        self.encode(tokens, &vec![len; ends.len()], self.shifted(&real, len))
+    }
+
+    fn mask(&self) -> Mask {
+        if self.spec.causal { Mask::Causal } else { Mask::None }
+    }
+
+    /// The mask of a tower with a class token; `real` says of each token whether it is no padding.
+    fn shifted(&self, real: &[bool], len: usize) -> Mask {
+        let marks = real.chunks(len.max(1)).flat_map(|real| [true].into_iter().chain(real.iter().copied())).collect();
+        Mask::Keys { marks: Arc::new(marks), causal: self.spec.causal }
+    }
+
+    /// Maps embedded tokens to embeddings; `places` says which token's output each item's embedding is made of.
+    fn encode(&self, tokens: &Tensor, places: &[usize], mask: Mask) -> Result<Tensor> {
         let (items, len, width) = tokens.dims3()?;
         if len > self.spec.context {
             return Err(Error::run(format!("a text of {len} tokens exceeds the context length {}", self.spec.context)));
         }
-        let mask = if self.spec.causal { Mask::Causal } else { Mask::None };
-        let mut x = tokens.broadcast_add(&self.positions.narrow(0, 0, len)?)?;
+        let mut x = match &self.class {
+            Some(class) => Tensor::cat(&[tokens, &class.broadcast_as((items, 1, width))?.contiguous()?], 1)?,
+            None => tokens.clone(),
+        };
+        let len = x.dim(1)?;
+        x = x.broadcast_add(&self.positions.narrow(0, 0, len)?)?;
         x = self.blocks.forward(&x, &mask, None)?;
-        let rows: Vec<u32> = ends.iter().enumerate().map(|(b, end)| (b * len + end) as u32).collect();
+        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
         let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
         let pooled = self.norm.forward(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?;
         match &self.proj {

@@ -1,5 +1,6 @@
 //! The vision transformer of CLIP, SigLIP, EVA, PE-Core and DINOv2.
 
+use super::attentional_pooler::AttentionalPooler;
 use super::positions::{Positions, rotation};
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
 use super::stack::{Between, Stack};
@@ -17,7 +18,7 @@ pub struct Vit {
     pre_norm: Option<LayerNorm>,
     blocks: Stack,
     norm: LayerNorm,
-    pool: Option<AttentionPool>,
+    pool: Option<Pool>,
     proj: Option<Linear>,
     spec: VitSpec,
 }
@@ -29,6 +30,7 @@ impl Vit {
         // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
         let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
         let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let pooled = if matches!(spec.pool, ImagePool::Queries { .. }) { embed_dim } else { width };
         let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
         Ok(Self {
             patch: Linear::new(kernel, bias),
@@ -36,14 +38,18 @@ impl Vit {
             positions: Positions::load(params, spec)?,
             pre_norm: if spec.pre_norm { Some(params.layer_norm("pre_norm", width, eps)?) } else { None },
             blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
-            norm: params.layer_norm("norm", width, eps)?,
+            norm: params.layer_norm("norm", pooled, eps)?,
             pool: match spec.pool {
                 ImagePool::Attention { heads, mlp } => {
-                    Some(AttentionPool::load(&params.sub("pool"), &spec.blocks, heads, mlp)?)
+                    Some(Pool::Probe(AttentionPool::load(&params.sub("pool"), &spec.blocks, heads, mlp)?))
+                }
+                ImagePool::Queries { queries, heads } => {
+                    let sizes = [queries, embed_dim, width];
+                    Some(Pool::Queries(AttentionalPooler::load(&params.sub("pool"), sizes, heads)?))
                 }
                 ImagePool::ClassToken | ImagePool::Mean => None,
             },
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, pooled, bias)).transpose()?,
             spec: spec.clone(),
         })
     }
@@ -104,11 +110,19 @@ impl Vit {
     /// Maps tokens (items, tokens, width) to one vector an item (items, width).
     fn pool(&self, tokens: &Tensor) -> Result<Tensor> {
         match (&self.pool, self.spec.pool) {
-            (Some(pool), _) => pool.forward(tokens),
+            (Some(Pool::Probe(pool)), _) => pool.forward(tokens),
+            (Some(Pool::Queries(pool)), _) => pool.first(tokens),
             (None, ImagePool::ClassToken) => Ok(tokens.narrow(1, 0, 1)?.squeeze(1)?),
             (None, _) => Ok(tokens.narrow(1, self.lead(), tokens.dim(1)? - self.lead())?.mean(1)?),
         }
     }
+}
+
+/// A pooling that has parameters of its own.
+#[derive(Clone, Debug)]
+enum Pool {
+    Probe(AttentionPool),
+    Queries(AttentionalPooler),
 }
 
 /// SigLIP's pooling: a learnt probe attends to all tokens, then an MLP beside the stream.

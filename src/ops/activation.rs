@@ -3,7 +3,7 @@
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rten_simd::SimdUnaryOp;
-use rten_vecmath::{ApproxGelu, Gelu, Silu, Swish};
+use rten_vecmath::{ApproxGelu, Gelu, Silu, Swish, Tanh};
 
 /// A point-wise function, named as checkpoints name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,6 +23,8 @@ pub enum Activation {
     Relu6,
     /// `x · σ(x)`
     Silu,
+    /// `tanh(x)` (BERT's pooler)
+    Tanh,
 }
 
 const QUICK: f64 = 1.702;
@@ -39,6 +41,7 @@ impl Activation {
             "relu" => Self::Relu,
             "relu6" => Self::Relu6,
             "silu" | "swish" => Self::Silu,
+            "tanh" => Self::Tanh,
             "linear" => Self::Identity,
             _ => return None,
         })
@@ -54,6 +57,7 @@ impl Activation {
             Self::Relu => "relu",
             Self::Relu6 => "relu6",
             Self::Silu => "silu",
+            Self::Tanh => "tanh",
         }
     }
 
@@ -67,6 +71,7 @@ impl Activation {
             Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Relu6 => x.iter_mut().for_each(|x| *x = x.clamp(0.0, 6.0)),
             Self::Silu => Silu {}.map_mut(x),
+            Self::Tanh => Tanh {}.map_mut(x),
         }
     }
 
@@ -93,6 +98,7 @@ impl Activation {
             Self::Relu => x.relu(),
             Self::Relu6 => x.clamp(0.0, 6.0),
             Self::Silu => x * sigmoid(x.clone())?,
+            Self::Tanh => x.tanh(),
         }
     }
 
@@ -125,6 +131,7 @@ impl Activation {
                     *g *= 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * a * (1.0 + 3.0 * c * x * x);
                 });
             }
+            Self::Tanh => pairs.for_each(|(g, &x)| *g *= 1.0 - x.tanh() * x.tanh()),
             Self::Relu => pairs.for_each(|(g, &x)| *g = if x > 0.0 { *g } else { 0.0 }),
             Self::Relu6 => pairs.for_each(|(g, &x)| *g = if x > 0.0 && x < 6.0 { *g } else { 0.0 }),
         }

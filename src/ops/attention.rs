@@ -19,15 +19,34 @@ pub enum Mask {
     Causal,
     /// The first so many of each item: the rest is padding.
     Lengths(Arc<Vec<usize>>),
+    /// Those that are marked, and if `causal` none behind the query. Each query must see one key at least.
+    Keys {
+        /// One mark a key, item by item.
+        marks: Arc<Vec<bool>>,
+        /// Whether keys behind the query are hidden.
+        causal: bool,
+    },
 }
 
 impl Mask {
-    /// How many keys query `i` of item `b` sees, of `keys`.
+    /// How many keys query `i` of item `b` sees, of `keys`, holes among them included.
     fn visible(&self, b: usize, i: usize, keys: usize) -> usize {
         match self {
             Self::None => keys,
             Self::Causal => keys.min(i + 1),
             Self::Lengths(lengths) => keys.min(lengths[b]),
+            Self::Keys { marks, causal } => {
+                let marks = &marks[b * keys..][..if *causal { keys.min(i + 1) } else { keys }];
+                marks.iter().rposition(|mark| *mark).map_or(0, |last| last + 1)
+            }
+        }
+    }
+
+    /// Writes `value` for the keys of item `b` that are hidden among the first ones.
+    fn fill_holes(&self, b: usize, keys: usize, scores: &mut [f32], value: f32) {
+        if let Self::Keys { marks, .. } = self {
+            let holes = scores.iter_mut().zip(&marks[b * keys..]).filter(|(_, mark)| !**mark);
+            holes.for_each(|(score, _)| *score = value);
         }
     }
 
@@ -36,12 +55,14 @@ impl Mask {
         let items = match self {
             Self::None => return Ok(None),
             Self::Causal => 1,
-            Self::Lengths(_) => items,
+            Self::Lengths(_) | Self::Keys { .. } => items,
         };
         let mut mask = vec![f32::NEG_INFINITY; items * queries * keys];
         for b in 0..items {
             for i in 0..queries {
-                mask[(b * queries + i) * keys..][..self.visible(b, i, keys)].fill(0.0);
+                let seen = &mut mask[(b * queries + i) * keys..][..self.visible(b, i, keys)];
+                seen.fill(0.0);
+                self.fill_holes(b, keys, seen, f32::NEG_INFINITY);
             }
         }
         Tensor::from_vec(mask, (items, 1, queries, keys), like.device())?.to_dtype(like.dtype()).map(Some)
@@ -185,6 +206,8 @@ impl Fused {
         for (i, row) in scores.chunks_mut(keys).enumerate() {
             let (seen, hidden) = row.split_at_mut(self.mask.visible(b, i, keys));
             if !seen.is_empty() {
+                // So low that its exponential is 0, like that of −∞, which a kernel need not expect.
+                self.mask.fill_holes(b, keys, seen, -1e30);
                 softmax_row(seen);
             }
             hidden.fill(0.0);

@@ -4,6 +4,8 @@ pub mod clean;
 pub mod ftfy;
 pub mod html;
 pub mod labels;
+mod pipelines;
+pub mod sentencepiece;
 pub mod spec;
 pub mod templates;
 pub mod tokenizer;

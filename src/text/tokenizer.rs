@@ -1,19 +1,14 @@
-//! Texts to token ids. The only file that knows the `tokenizers` crate.
+//! Texts to token ids.
 
 use std::io::Read;
 use std::path::Path;
 
 use rayon::prelude::*;
-use tokenizers::decoders::byte_level::ByteLevel;
-use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
-use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{AddedToken, Model, NormalizerWrapper, PreTokenizerWrapper};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{AddedToken, Model};
 
+use super::pipelines::{self, Options};
+use super::sentencepiece::{self, SentencePiece};
 use super::{Batch, Clean, Frame, Pad, TextSpec, words};
 use crate::error::{Error, Result};
 
@@ -56,12 +51,19 @@ impl Tokenizer {
         Self::from_pipeline(pipeline, None)
     }
 
-    /// transformers' CLIP tokenizer from its `vocab.json` and `merges.txt`, and `tokenizer_config.json` beside them.
-    pub fn from_clip_files(vocab: &Path, merges: &Path) -> Result<Self> {
+    /// transformers' CLIP or RoBERTa tokenizer from its `vocab.json` and `merges.txt`, and `tokenizer_config.json`
+    /// beside them.
+    pub fn from_bpe_files(vocab: &Path, merges: &Path) -> Result<Self> {
         let ids: Vocab = serde_json::from_slice(&read(vocab)?).map_err(|error| unreadable(vocab, error))?;
         let text = String::from_utf8(read(merges)?).map_err(|error| unreadable(merges, error))?;
-        let pairs = text.lines().filter(|line| !line.starts_with("#version")).filter_map(pair).collect();
-        let mut pipeline = clip_pipeline(ids, pairs).map_err(|error| unreadable(vocab, error))?;
+        let pairs = text.lines().filter(|line| !line.starts_with("#version")).filter_map(pipelines::pair).collect();
+        let options = options(vocab);
+        let pipeline = if ids.contains_key("<s>") && !ids.contains_key("<|startoftext|>") {
+            pipelines::roberta(ids, pairs, options)
+        } else {
+            pipelines::clip(ids, pairs)
+        };
+        let mut pipeline = pipeline.map_err(|error| unreadable(vocab, error))?;
         // Where a repository pads with an ordinary token such as `!`, transformers makes it special.
         if let Some(pad) = pad_token(&vocab.with_file_name("tokenizer_config.json")) {
             pipeline.add_special_tokens([AddedToken::from(pad, true)]).map_err(|error| unreadable(vocab, error))?;
@@ -69,12 +71,24 @@ impl Tokenizer {
         Self::from_pipeline(pipeline, Some(vocab))
     }
 
-    /// A BERT tokenizer from its `vocab.txt`.
-    pub fn from_wordpiece(vocab: &Path, lowercase: bool) -> Result<Self> {
+    /// A BERT tokenizer from its `vocab.txt`, and `tokenizer_config.json` beside it.
+    pub fn from_wordpiece(vocab: &Path) -> Result<Self> {
         let text = String::from_utf8(read(vocab)?).map_err(|error| unreadable(vocab, error))?;
-        let ids = text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), id)).collect();
-        let pipeline = bert_pipeline(ids, lowercase).map_err(|error| unreadable(vocab, error))?;
+        let ids = text.lines().zip(0..).map(|(token, id)| (token.to_owned(), id)).collect();
+        let pipeline = pipelines::bert(ids, options(vocab)).map_err(|error| unreadable(vocab, error))?;
         Self::from_pipeline(pipeline, Some(vocab))
+    }
+
+    /// A tokenizer from a SentencePiece model: XLM-RoBERTa's `sentencepiece.bpe.model`, whose ids follow fairseq's, or
+    /// the `spiece.model` of T5 and SigLIP.
+    pub fn from_sentencepiece(path: &Path) -> Result<Self> {
+        if std::fs::metadata(path).is_ok_and(|file| file.len() > sentencepiece::LARGEST) {
+            return Err(unreadable(path, "it is too large"));
+        }
+        let model = SentencePiece::parse(&read(path)?).map_err(|error| error.at(path.display()))?;
+        let fairseq = path.file_name().is_some_and(|name| name == "sentencepiece.bpe.model");
+        let pipeline = if fairseq { pipelines::xlm_roberta(model) } else { pipelines::t5(model) };
+        Self::from_pipeline(pipeline.map_err(|error| unreadable(path, error))?, Some(path))
     }
 
     /// The spec of plain CLIP with this tokenizer: its own special tokens, and padding that a causal tower ignores.
@@ -170,7 +184,7 @@ impl Tokenizer {
         };
         read.map_err(|error| Error::run(format!("not a vocabulary of merges: {error}")))?;
         // The first line is a comment, and only so many merges belong to the vocabulary of 49,408 tokens.
-        let merges: Vec<_> = text.lines().skip(1).take(49_152 - 256 - 2).filter_map(pair).collect();
+        let merges: Vec<_> = text.lines().skip(1).take(49_152 - 256 - 2).filter_map(pipelines::pair).collect();
         if merges.is_empty() {
             return Err(Error::run("not a vocabulary of merges"));
         }
@@ -179,7 +193,7 @@ impl Tokenizer {
         let tokens = letters.iter().cloned().chain(finals).chain(merges.iter().map(|(a, b)| format!("{a}{b}")));
         let ids: Vocab = tokens.zip(0..).collect();
         let start = (2 * letters.len() + merges.len()) as u32;
-        let bpe = bpe_builder(ids, merges)
+        let bpe = pipelines::bpe_builder(ids, merges)
             .build()
             .map_err(|error| Error::run(format!("not a vocabulary of merges: {error}")))?;
         let frame = Frame { before: vec![start], after: vec![start + 1] };
@@ -209,6 +223,19 @@ impl Tokenizer {
     }
 }
 
+/// What the configuration beside a vocabulary says about cutting texts.
+fn options(vocab: &Path) -> Options {
+    let config = std::fs::read(vocab.with_file_name("tokenizer_config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let flag = |key: &str| config.get(key).and_then(serde_json::Value::as_bool);
+    Options {
+        lowercase: flag("do_lower_case").unwrap_or(true),
+        chinese: flag("tokenize_chinese_chars").unwrap_or(true),
+        strip_accents: flag("strip_accents"),
+        prefix_space: flag("add_prefix_space").unwrap_or(false),
+    }
+}
+
 /// The padding token that transformers' config names, as a string or as an object.
 fn pad_token(config: &Path) -> Option<String> {
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
@@ -223,57 +250,6 @@ fn frame_of(pipeline: &tokenizers::Tokenizer) -> Result<Frame> {
     let start = framed.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
     let end = (start + bare.len()).min(framed.len());
     Ok(Frame { before: framed[..start].to_vec(), after: framed[end..].to_vec() })
-}
-
-/// What transformers builds from CLIP's two files.
-fn clip_pipeline(vocab: Vocab, merges: Vec<(String, String)>) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let (start, end) = ("<|startoftext|>", "<|endoftext|>");
-    let id = |token: &str| vocab.get(token).copied().ok_or_else(|| format!("the token {token} is missing"));
-    let processor = RobertaProcessing::new((end.into(), id(end)?), (start.into(), id(start)?))
-        .trim_offsets(false)
-        .add_prefix_space(false);
-    let bpe = bpe_builder(vocab, merges).unk_token(end.into()).build()?;
-    let normalizer: NormalizerWrapper = serde_json::from_str(
-        r#"{"type": "Sequence", "normalizers": [
-            {"type": "NFC"},
-            {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
-            {"type": "Lowercase"}]}"#,
-    )?;
-    let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    let pre_tokenizer: PreTokenizerWrapper = serde_json::from_value(serde_json::json!(
-        {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": true},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]}
-    ))?;
-    let mut pipeline = tokenizers::Tokenizer::new(bpe);
-    pipeline.with_normalizer(Some(normalizer))?;
-    pipeline.with_pre_tokenizer(Some(pre_tokenizer)).with_post_processor(Some(processor));
-    pipeline.with_decoder(Some(ByteLevel::default()));
-    pipeline.add_special_tokens([start, end].map(|token| AddedToken::from(token, true)))?;
-    Ok(pipeline)
-}
-
-/// What transformers builds from BERT's vocabulary.
-fn bert_pipeline(vocab: Vocab, lowercase: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let id = |token: &str| vocab.get(token).copied().ok_or_else(|| format!("the token {token} is missing"));
-    let processor = BertProcessing::new(("[SEP]".into(), id("[SEP]")?), ("[CLS]".into(), id("[CLS]")?));
-    let special = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].map(|token| AddedToken::from(token, true));
-    let mut pipeline = tokenizers::Tokenizer::new(WordPiece::builder().vocab(vocab).build()?);
-    pipeline.with_normalizer(Some(BertNormalizer::new(true, true, None, lowercase)))?;
-    pipeline.with_pre_tokenizer(Some(BertPreTokenizer)).with_post_processor(Some(processor));
-    pipeline.with_decoder(Some(WordPieceDecoder::default()));
-    pipeline.add_special_tokens(special)?;
-    Ok(pipeline)
-}
-
-fn bpe_builder(vocab: Vocab, merges: Vec<(String, String)>) -> BpeBuilder {
-    BPE::builder().vocab_and_merges(vocab, merges).end_of_word_suffix("</w>".into())
-}
-
-/// The two parts of a merge.
-fn pair(line: &str) -> Option<(String, String)> {
-    let mut parts = line.split_whitespace().map(str::to_owned);
-    parts.next().zip(parts.next())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -55,8 +55,8 @@ impl Layout {
         self.rule(ours.into(), theirs.into_iter().map(Into::into).collect(), Form::Stacked)
     }
 
-    /// Tensors that carry no weights (buffers that old versions saved) and are passed over. A leading `*` stands for
-    /// any beginning.
+    /// Tensors that no tower needs (buffers that old versions saved, a decoder) and are passed over. A leading `*`
+    /// stands for any beginning, a final one for any end.
     #[must_use]
     pub fn ignoring(mut self, theirs: &'static str) -> Self {
         self.ignored.push(theirs);
@@ -80,11 +80,12 @@ impl Layout {
         })
     }
 
-    /// Whether a tensor on disk carries no weights.
+    /// Whether no tower needs a tensor on disk.
     pub fn ignores(&self, theirs: &str) -> bool {
-        self.ignored.iter().any(|pattern| match pattern.strip_prefix('*') {
-            Some(end) => theirs.ends_with(end),
-            None => theirs == *pattern,
+        self.ignored.iter().any(|pattern| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+            (Some(end), _) => theirs.ends_with(end),
+            (None, Some(beginning)) => theirs.starts_with(beginning),
+            (None, None) => theirs == *pattern,
         })
     }
 
@@ -148,7 +149,8 @@ mod tests {
             .plain("image.blocks.{}.norm1.*", "vision_model.encoder.layers.{}.layer_norm1.*")
             .stacked("image.blocks.{}.qkv.*", ["a.{}.q.*", "a.{}.k.*", "a.{}.v.*"])
             .transposed("image.proj.weight", "visual.proj")
-            .ignoring("*.position_ids");
+            .ignoring("*.position_ids")
+            .ignoring("text_decoder.*");
         let recipe = layout.recipe("image.blocks.11.norm1.bias").unwrap();
         assert_eq!(recipe.names, ["vision_model.encoder.layers.11.layer_norm1.bias"]);
         let recipe = layout.recipe("image.blocks.3.qkv.weight").unwrap();
@@ -160,5 +162,6 @@ mod tests {
         assert_eq!(layout.recipe("image.proj.bias"), None);
         assert_eq!(layout.ours("a.7.k.bias").unwrap(), "image.blocks.7.qkv.bias");
         assert!(layout.ignores("text_model.embeddings.position_ids") && !layout.ignores("visual.proj"));
+        assert!(layout.ignores("text_decoder.ln_final.bias") && !layout.ignores("text_decoder"));
     }
 }

@@ -9,7 +9,7 @@ import open_clip
 import timm
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.layers import get_act_layer
 from timm.models import efficientnet, eva, vision_transformer
 from torch import nn
@@ -267,6 +267,153 @@ def custom_text_dinov2(path):
     open_clip_layout(path, custom_text(path, vision, 32), config, seed=10, dtype=torch.float16)
 
 
+# ---- other text towers
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+TINY_IMAGE = {**TINY, "image_size": 24, "patch_size": 8}
+TINY_VIT = {"image_size": 24, "layers": 2, "width": 32, "head_width": 8, "mlp_ratio": 2.0, "patch_size": 8}
+HALF = {"dtype": torch.float16, "larger_than": 1000}  # positions stay f32, see open_clip_vit
+MULTILINGUAL = ["a photo of a cat", "Two dogs in the snow!", "一只猫的照片，你好世界。", "<s> Blue_ball & 2 chairs <pad> $5?", ""]
+
+
+def clip_processor(side, **more):
+    return {
+        "crop_size": {"height": side, "width": side}, "do_center_crop": True, "do_convert_rgb": True,
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": OPENAI_MEAN,
+        "image_std": OPENAI_STD, "image_processor_type": "CLIPImageProcessor", "resample": 3,
+        "rescale_factor": 1 / 255, "size": {"shortest_edge": side}, **more,
+    }
+
+
+def hf_metaclip2(path):
+    """MetaCLIP 2: XLM-V's vocabulary, whose texts really end with id 2; QuickGELU by default."""
+    vocab = vocabularies.write_xlm_roberta(path, 20)
+    config = {
+        "architectures": ["MetaClip2Model"], "model_type": "metaclip_2", "projection_dim": 24,
+        "text_config": {
+            **TINY, "vocab_size": vocab, "max_position_embeddings": 20, "bos_token_id": 0, "eos_token_id": 2,
+            "pad_token_id": 1,
+        },
+        "vision_config": TINY_IMAGE,
+    }
+    hf(path, config, clip_processor(24), seed=20, dtype=torch.float16)
+
+
+def hf_chinese_clip(path):
+    """Chinese-CLIP: a BERT text tower with GELU beside a QuickGELU ViT, squashed images, only a vocab.txt."""
+    vocab = vocabularies.write_chinese(path, 512)
+    config = {
+        "architectures": ["ChineseCLIPModel"], "model_type": "chinese_clip", "projection_dim": 24,
+        "text_config": {
+            **TINY, "model_type": "chinese_clip_text_model", "vocab_size": vocab, "max_position_embeddings": 64,
+            "hidden_act": "gelu",
+        },
+        "vision_config": {**TINY_IMAGE, "model_type": "chinese_clip_vision_model"},
+    }
+    square = {"height": 24, "width": 24}
+    processor = clip_processor(24, do_center_crop=False, size=square, image_processor_type="ChineseCLIPImageProcessor")
+    hf(path, config, processor, seed=21, dtype=torch.float16)
+
+
+def hf_altclip(path):
+    """AltCLIP: XLM-RoBERTa, a last layer norm and a dense layer before the projection, named as on the Hub."""
+    vocab = vocabularies.write_xlm_roberta(path, 24)
+    config = {
+        "architectures": ["AltCLIPModel"], "model_type": "altclip", "projection_dim": 24,
+        "text_config": {**TINY, "vocab_size": vocab, "max_position_embeddings": 34, "project_dim": 28},
+        "vision_config": TINY_IMAGE,
+    }
+    hf(path, config, clip_processor(24), seed=22, dtype=torch.float16)
+    # Transformers 5 builds `layers` and reads the `layer` of the Hub's files.
+    tensors = load_file(path / "model.safetensors")
+    tensors = {k.replace("roberta.encoder.layers.", "roberta.encoder.layer."): v for k, v in tensors.items()}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "model.safetensors").chmod(0o644)
+
+
+def open_clip_metaclip2(path):
+    """As open_clip's ViT-H-14-worldwide; more text positions than the 16 that are stored."""
+    vocab = vocabularies.write_xlm_roberta(path, 20)
+    model = {
+        "embed_dim": 24,
+        "vision_cfg": TINY_VIT,
+        "text_cfg": {
+            "context_length": 20, "vocab_size": vocab, "hf_tokenizer_name": "facebook/xlm-v-base", "width": 32,
+            "heads": 4, "layers": 2, "pool_type": "eos", "eos_id": 2,
+        },
+    }
+    open_clip_layout(path, model, preprocess(), seed=23, **HALF)
+    tensors = load_file(path / "open_clip_model.safetensors")
+    tensors["positional_embedding"] = tensors["positional_embedding"][:16]
+    save(path / "open_clip_model.safetensors", tensors, **HALF)
+
+
+def hf_text(path, kind, vocab, **text):
+    """An open_clip ViT with a text tower of transformers, kept in the folder `text`."""
+    config = {
+        **TINY, "model_type": kind, "vocab_size": vocab, "max_position_embeddings": 34, "type_vocab_size": 1,
+        "pad_token_id": 1, "layer_norm_eps": 1e-5,
+    }
+    write_json(path / "text" / "config.json", config)
+    return {
+        "embed_dim": 24,
+        "vision_cfg": TINY_VIT,
+        "text_cfg": {"hf_model_name": "text", "hf_tokenizer_name": "text", "context_length": 24, **text},
+    }
+
+
+def open_clip_xlm_roberta(path):
+    """As open_clip's xlm-roberta-base-ViT-B-32: mean pooling and a projection of two layers; SentencePiece's file."""
+    vocab = vocabularies.write_sentencepiece(path / "text", 24)
+    model = hf_text(path, "xlm-roberta", vocab, hf_pooler_type="mean_pooler")
+    open_clip_layout(path, model, preprocess(), seed=24, **HALF)
+
+
+def open_clip_roberta(path):
+    """As open_clip's roberta-ViT-B-32 (quick_gelu), but RoBERTa's own pooler; vocab.json and merges.txt."""
+    vocab = vocabularies.write_roberta(path / "text", 24)
+    model = hf_text(path, "roberta", vocab, hf_pooler_type="cls_pooler", hf_proj_type="linear")
+    open_clip_layout(path, {**model, "quick_gelu": True}, preprocess(), seed=25, **HALF)
+
+
+def open_clip_clipa(path):
+    """As open_clip's ViT-L-14-CLIPA: mean before the last norm, no first norm, bilinear squash, blanked [SEP]."""
+    vocab = vocabularies.write_wordpiece(path, 16)
+    model = {
+        "embed_dim": 24,
+        "vision_cfg": {
+            **TINY_VIT, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True,
+            "pos_embed_type": "sin_cos_2d",
+        },
+        "text_cfg": {
+            "context_length": 16, "vocab_size": vocab + 7, "hf_tokenizer_name": "bert-base-uncased",
+            "tokenizer_kwargs": {"strip_sep_token": True}, "width": 32, "heads": 4, "layers": 2,
+            "pool_type": "last", "no_causal_mask": True,
+        },
+    }
+    config = preprocess([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bilinear", "squash")
+    open_clip_layout(path, model, config, seed=26, **HALF)
+
+
+def open_clip_coca(path):
+    """As open_clip's coca_ViT-B-32: attentional pooler, class token behind the text, a decoder that nobody reads."""
+    vocab = vocabularies.write_clip(path, 20, merge_count=30)
+    model = {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": {
+            **TINY_VIT, "attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 3,
+            "output_tokens": True,
+        },
+        "text_cfg": {
+            "context_length": 20, "vocab_size": vocab, "hf_tokenizer_name": "example/tiny-coca", "width": 32,
+            "heads": 4, "layers": 2, "embed_cls": True, "output_tokens": True,
+        },
+        "multimodal_cfg": {"context_length": 20, "vocab_size": vocab, "width": 32, "heads": 4, "layers": 1},
+    }
+    open_clip_layout(path, model, preprocess(), seed=27, **HALF)
+
+
 def register_tiny_trunks():
     """Make timm build narrow trunks under the real names; everything but the sizes stays as timm has it."""
 
@@ -424,6 +571,7 @@ def register_tiny_vits(vit):
 FEW = ["landscape.jpg", "odd-margin.png", "tiny.png"]
 
 # name, writer, sizes for interpolated positions, images if not all
+# name, writer, sizes for interpolated positions, texts
 CHECKPOINTS = {
     "hf-clip-quickgelu": (hf_clip_quickgelu, (40, 24)),
     "hf-clip-gelu": (hf_clip_gelu, ()),
@@ -444,4 +592,12 @@ CHECKPOINTS = {
     "timm-vit-gap": (timm_vit_gap, (), FEW),
     "timm-vit-avg": (timm_vit_avg, (), FEW),
     "open_clip-siglip2-so400m": (open_clip_siglip2_so400m, (), FEW),
+    "hf-metaclip2": (hf_metaclip2, (), None, MULTILINGUAL),
+    "hf-chinese-clip": (hf_chinese_clip, (32, 16), None, MULTILINGUAL),
+    "hf-altclip": (hf_altclip, (), None, MULTILINGUAL),
+    "open_clip-metaclip2": (open_clip_metaclip2, (), None, MULTILINGUAL),
+    "open_clip-xlm-roberta": (open_clip_xlm_roberta, (), None, MULTILINGUAL),
+    "open_clip-roberta": (open_clip_roberta, (), None, MULTILINGUAL),
+    "open_clip-clipa": (open_clip_clipa, (32, 16)),
+    "open_clip-coca": (open_clip_coca, ()),
 }

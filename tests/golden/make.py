@@ -27,13 +27,15 @@ TEXTS = [
 
 
 def make_checkpoint(name):
-    writer, sizes, *files = checkpoints.CHECKPOINTS[name]
+    writer, sizes, *own = checkpoints.CHECKPOINTS[name]
+    files, texts = (own + [None, None])[:2]
     path = HERE / "data" / name
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     writer(path)
-    files = files[0] if files else images.NAMES
-    reference = oracle.golden(path, HERE / "images", files, TEXTS, sizes=sizes, notes=[writer.__doc__ or ""])
+    reference = oracle.golden(
+        path, HERE / "images", files or images.NAMES, texts or TEXTS, sizes=sizes, notes=[writer.__doc__ or ""]
+    )
     sensitivity.report(name, reference, path / "golden.safetensors")
 
 

@@ -18,6 +18,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
@@ -28,21 +29,35 @@ VERSIONS = {
 }
 
 
+# model_type: model, image processor, and the most tokens of a text if its positions do not say
+KINDS = {
+    "clip": (transformers.CLIPModel, CLIPImageProcessorPil, None),
+    "siglip": (transformers.SiglipModel, SiglipImageProcessorPil, None),
+    "metaclip_2": (transformers.MetaClip2Model, CLIPImageProcessorPil, None),
+    "chinese_clip": (transformers.ChineseCLIPModel, ChineseCLIPImageProcessorPil, 52),
+    "altclip": (transformers.AltCLIPModel, CLIPImageProcessorPil, "tokenizer"),
+}
+
+
 class Hf:
-    """transformers: CLIPModel and SiglipModel."""
+    """transformers: CLIPModel, SiglipModel and others of their kind."""
 
     name = "transformers"
 
     def __init__(self, path: Path):
         self.path = path
-        self.siglip = json.loads((path / "config.json").read_text())["model_type"] == "siglip"
-        model = transformers.SiglipModel if self.siglip else transformers.CLIPModel
-        processor = SiglipImageProcessorPil if self.siglip else CLIPImageProcessorPil
-        self.model = model.from_pretrained(path, dtype=torch.float32).eval()
+        kind = json.loads((path / "config.json").read_text())["model_type"]
+        model, processor, context = KINDS[kind]
+        self.siglip = kind == "siglip"
+        self.model, loading = model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        assert not any(loading.values()), loading  # missing tensors would be drawn at random
+        self.model.eval()
         self.processor = processor.from_pretrained(path)
-        self.context = self.model.config.text_config.max_position_embeddings
         self.image_size = self.model.config.vision_config.image_size
         self.tokenizer = self._tokenizer()
+        self.context = self.model.config.text_config.max_position_embeddings
+        if context:
+            self.context = self.tokenizer.model_max_length if context == "tokenizer" else min(context, self.context)
 
     def _tokenizer(self):
         config = self.path / "tokenizer_config.json"
@@ -58,7 +73,8 @@ class Hf:
         options = {"do_convert_rgb": True}
         if size:
             square = {"height": size, "width": size}
-            options |= {"size": square} if self.siglip else {"size": {"shortest_edge": size}, "crop_size": square}
+            squash = dict(self.processor.size).get("height") is not None
+            options |= {"size": square} if squash else {"size": {"shortest_edge": size}, "crop_size": square}
         return torch.cat([self.processor(Image.open(f), return_tensors="pt", **options).pixel_values for f in files])
 
     def tokens(self, texts):
@@ -112,12 +128,15 @@ class OpenClip:
         return {"input_ids": self.tokenizer(texts)}
 
     def image(self, pixels, size=None):
-        return (self._load(size) if size else self.model).encode_image(pixels)
+        return (self._load(size) if size else self.model).encode_image(pixels, normalize=False)
 
     def text(self, tokens):
-        return self.model.encode_text(tokens["input_ids"])
+        return self.model.encode_text(tokens["input_ids"], normalize=False)
 
     def logits(self, pixels, tokens):
+        if isinstance(self.model, open_clip.CoCa):
+            image, text = self.model.encode_image(pixels), self.model.encode_text(tokens["input_ids"])
+            return self.model.logit_scale.exp() * image @ text.T
         return self.model.get_logits(pixels, tokens["input_ids"])[0]
 
 

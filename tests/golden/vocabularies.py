@@ -3,13 +3,16 @@
 import gzip
 import json
 import math
+import shutil
 import string
+import tempfile
 from collections import Counter
 from pathlib import Path
 
+import sentencepiece
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import CLIPTokenizer, XLMRobertaTokenizer
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CORPUS = """a photo of a red car on the street, a drawing of two dogs in the snow, the cat sleeps on a green chair,
@@ -116,6 +119,70 @@ def write_wordpiece(folder: Path, context):
     tokenizer.add_special_tokens(specials)
     _write(folder, tokenizer, context, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
            mask_token="[MASK]")
+    return len(vocab)
+
+
+def write_chinese(folder: Path, context):
+    """Only the vocabulary, as Chinese-CLIP's repositories have it; transformers builds the rest."""
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    words = sorted({w.strip(string.punctuation) for w in CORPUS.split()} - set(letters))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *words]
+    pieces += sorted(set("一只猫两条狗在雪地里的照片你好世界，。"))
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": context}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return len(pieces)
+
+
+def write_xlm_roberta(folder: Path, context):
+    """XLM-R's and XLM-V's Unigram: fairseq's four special tokens first, the mask last."""
+    words = Counter("▁" + word.strip(string.punctuation) for word in CORPUS.split())
+    letters = Counter("▁" + string.ascii_letters + string.digits + string.punctuation + CORPUS.replace(" ", "▁"))
+    total = sum(words.values())
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(word, math.log(n / total)) for word, n in sorted(words.items()) if len(word) > 2]
+    pieces += [(letter, -8 + math.log(n / 400)) for letter, n in sorted(letters.items())]
+    pieces += [("<mask>", 0.0)]
+    folder.mkdir(parents=True, exist_ok=True)
+    XLMRobertaTokenizer(vocab=pieces, model_max_length=context).save_pretrained(folder)
+    return len(pieces)
+
+
+def write_sentencepiece(folder: Path, context):
+    """XLM-R's vocabulary in SentencePiece's own file, with a few rules of normalisation (NFKC's table is large)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rules = {"\u00a0": " ", "\u3000": " ", "ﬁ": "fi", "é": "e", "Ａ": "A", "…": "..."}
+    rules = [[f"{ord(a):X}"] + [" ".join(f"{ord(c):X}" for c in b)] for a, b in rules.items()]
+    with tempfile.TemporaryDirectory() as work:
+        (Path(work) / "rules.tsv").write_text("\n".join("\t".join(rule) for rule in rules) + "\n")
+        (Path(work) / "corpus.txt").write_text(CORPUS.replace(", ", "\n") + "\n" + string.printable.strip() + "\n")
+        sentencepiece.SentencePieceTrainer.train(
+            input=f"{work}/corpus.txt", model_prefix=f"{work}/model", vocab_size=130, character_coverage=1.0,
+            model_type="unigram", normalization_rule_tsv=f"{work}/rules.tsv", minloglevel=2, num_threads=1,
+        )
+        shutil.copy(f"{work}/model.model", folder / "sentencepiece.bpe.model")
+    config = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": context}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return len(XLMRobertaTokenizer.from_pretrained(folder))
+
+
+def write_roberta(folder: Path, context, size=320):
+    """RoBERTa's byte-level BPE as vocab.json and merges.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=specials, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator([CORPUS], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab = {**model["vocab"], "<mask>": len(model["vocab"])}
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
+    config = {"tokenizer_class": "RobertaTokenizer", "model_max_length": context}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return len(vocab)
 
 

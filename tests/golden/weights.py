@@ -14,9 +14,10 @@ WRITES_RESIDUAL = re.compile(
     r"(out_proj|c_proj|fc2|attn\.proj|attn_pool\.proj|output\.dense|patch_embedding|patch_embed\.proj|conv1)\.(weight|bias)$"
 )
 WRITING_NORM = re.compile(r"(pre_layrnorm|ln_pre|norm_pre|LayerNorm)\.(weight|bias)$")  # its output is the residual stream
-EMBEDDING = re.compile(r"(token_embedding|position_embedding|class_embedding|positional_embedding|pos_embed|cls_token|_embeddings)")
+EMBEDDING = re.compile(r"(token_embedding|position_embedding|class_embedding|positional_embedding|pos_embed|cls_token|_embeddings|cls_emb)")
 HIDDEN = re.compile(r"(\d+)\.(mlp\.)?(fc1|c_fc|intermediate\.dense)\.(weight|bias)$")
 HIDDEN_OUT = re.compile(r"(fc2|c_proj|\d\.output\.dense)\.weight$")
+POST_NORM = ("BertModel", "RobertaModel", "XLMRobertaModel", "AltRobertaModel", "ChineseCLIPTextModel")
 NARROW_BLOCK = 0  # the block whose hidden activations sit near -2
 
 
@@ -25,7 +26,7 @@ def draw(model: nn.Module, seed: int):
     generator = torch.Generator().manual_seed(seed)
     norms = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
     batch_norms = {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    bert = {f"{name}." for name, module in model.named_modules() if type(module).__name__ == "BertModel"}
+    bert = {f"{name}." for name, module in model.named_modules() if type(module).__name__ in POST_NORM}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if not tensor.is_floating_point():
@@ -61,7 +62,7 @@ def other(name, noise, inside_bert):
         return -1.5 + 0.2 * noise
     if EMBEDDING.search(name):
         return RESIDUAL * noise
-    if name.endswith(("probe", "latent")):
+    if name.endswith(("probe", "latent", "attn_pool.query")):
         return noise
     if re.search(r"ls\d\.gamma$", name):
         return 0.8 + 0.2 * noise

@@ -70,7 +70,7 @@ fn open_clip_ids() {
 #[test]
 fn transformers_clip_ids() {
     let (vocab, merges, _folder) = clip_files();
-    let tokenizer = Tokenizer::from_clip_files(&vocab, &merges).unwrap();
+    let tokenizer = Tokenizer::from_bpe_files(&vocab, &merges).unwrap();
     let spec = tokenizer.spec(77);
     assert_eq!((spec.pad, tokenizer.vocab_size()), (Pad::Longest { id: 49407 }, 49408));
     check("clip_hf.json", |text| tokenizer.batch(&[text], &spec).unwrap().ids);
@@ -81,7 +81,7 @@ fn ids_of_the_checkpoints() {
     let json = |name: &str| Tokenizer::from_json(&folder(name).join("tokenizer.json")).unwrap();
     let clip = |name: &str| {
         let file = |file| folder(name).join(file);
-        Tokenizer::from_clip_files(&file("vocab.json"), &file("merges.txt")).unwrap()
+        Tokenizer::from_bpe_files(&file("vocab.json"), &file("merges.txt")).unwrap()
     };
     for (name, tokenizer, context, clean) in [
         ("hf-clip-gelu", json("hf-clip-gelu"), 24, Clean::AsIs),
@@ -153,7 +153,7 @@ fn bert_ids() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vocab.txt");
     std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n##s\na\n猫\n").unwrap();
-    let tokenizer = Tokenizer::from_wordpiece(&path, true).unwrap();
+    let tokenizer = Tokenizer::from_wordpiece(&path).unwrap();
     let spec = TextSpec { pad: Pad::Fixed { id: 0 }, ..tokenizer.spec(8) };
     assert_eq!(tokenizer.batch(&["A cats猫 dog"], &spec).unwrap().ids, [2, 7, 5, 6, 8, 1, 3, 0]);
     let blank = TextSpec { blank: tokenizer.id("[SEP]"), ..spec };
@@ -169,8 +169,9 @@ fn unusable_files_are_errors() {
     for content in [&b"{}"[..], b"\xff\xfe", b"", b"\x1f\x8b broken", b"{\"a\": 1}"] {
         std::fs::write(&path, content).unwrap();
         assert!(Tokenizer::from_json(&path).is_err());
-        assert!(Tokenizer::from_clip_files(&path, &path).is_err());
-        assert!(Tokenizer::from_wordpiece(&path, true).is_err());
+        assert!(Tokenizer::from_bpe_files(&path, &path).is_err());
+        assert!(Tokenizer::from_wordpiece(&path).is_err());
+        assert!(Tokenizer::from_sentencepiece(&path).is_err());
         assert!(Tokenizer::from_merges_file(&path).is_err());
     }
 }
@@ -191,7 +192,7 @@ fn texts() -> impl Strategy<Value = String> {
 fn any_text_has_tokens() {
     let tokenizers = [Tokenizer::builtin().unwrap(), {
         let (vocab, merges, _folder) = clip_files();
-        Tokenizer::from_clip_files(&vocab, &merges).unwrap()
+        Tokenizer::from_bpe_files(&vocab, &merges).unwrap()
     }];
     let forms = [Clean::AsIs, Clean::Whitespace, Clean::Lower, Clean::Canonicalize, Clean::Siglip, Clean::LowerOnly];
     proptest!(|(text in texts(), context in 1usize..40)| {

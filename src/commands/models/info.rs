@@ -256,5 +256,6 @@ fn name(activation: Activation) -> &'static str {
         Activation::Relu => "relu",
         Activation::Relu6 => "relu6",
         Activation::Silu => "silu",
+        Activation::Tanh => "tanh",
     }
 }

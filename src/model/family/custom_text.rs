@@ -1,15 +1,16 @@
-//! Dual encoders in the names of open_clip's `CustomTextCLIP` with a BERT text tower: the form of the built-in model.
-//! The image trunk is an EfficientNet-Lite or a plain or DINOv2 vision transformer.
+//! Dual encoders in the names of open_clip's `CustomTextCLIP` with a text tower of transformers (`HFTextEncoder`): the
+//! form of the built-in model. The image tower is open_clip's own vision transformer, or a trunk of timm: an
+//! EfficientNet-Lite or a plain or DINOv2 vision transformer.
 
-use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles, parts, timm};
+use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles, hf_text, open_clip, parts, timm};
 use crate::error::{Error, Result};
 use crate::model::spec::{
-    BertSpec, BlocksSpec, Branches, EfficientNetSpec, ImageSpec, NormPlace, Objective, Projection, Spec, TextPool,
-    TextTowerSpec,
+    BertSpec, EfficientNetSpec, Hidden, ImageSpec, Objective, Projection, Spec, TextPool, TextTowerSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
 use crate::weights::{Files, Layout};
+use serde_json::{Value, json};
 
 pub(super) struct CustomText;
 
@@ -21,13 +22,16 @@ impl Family for CustomText {
     }
 
     fn about(&self) -> &'static str {
-        "open_clip's CustomTextCLIP with a BERT text tower (image trunk: EfficientNet-Lite, ViT or DINOv2)"
+        "open_clip with a BERT, RoBERTa or XLM-RoBERTa text tower (image tower: ViT, or EfficientNet-Lite, ViT, DINOv2 of timm)"
     }
 
     fn matches(&self, config: &Config) -> bool {
         let model = Section::root("open_clip_config.json", config.open_clip.as_ref()).sub("model_cfg");
-        let trunk = model.sub("vision_cfg").string("timm_model_name").ok().flatten().unwrap_or_default();
-        let known = trunk.starts_with(EFFICIENTNET) || trunk.starts_with("vit_");
+        let vision = model.sub("vision_cfg");
+        let known = match vision.string("timm_model_name").ok().flatten() {
+            Some(trunk) => trunk.starts_with(EFFICIENTNET) || trunk.starts_with("vit_"),
+            None => vision.raw("layers").is_none_or(|layers| layers.is_number()),
+        };
         known && model.sub("text_cfg").has("hf_model_name")
     }
 
@@ -36,19 +40,24 @@ impl Family for CustomText {
         let model = root.sub("model_cfg");
         let (vision, text) = (model.sub("vision_cfg"), model.sub("text_cfg"));
         let size = vision.size("image_size")?.unwrap_or([224; 2]);
-        let trunk = vision.string("timm_model_name")?.unwrap_or_default();
-        let (image, layout) = if trunk.starts_with(EFFICIENTNET) {
-            let layout = Layout::default()
-                .plain("image.trunk.*", "visual.trunk.*")
-                .plain("image.proj.*", "visual.head.proj.*")
-                .ignoring("*.num_batches_tracked");
-            (ImageSpec::EfficientNet(efficientnet(&vision, files)?), layout)
-        } else {
-            let (vit, layout) = timm::vit(&vision, files, size)?;
-            (ImageSpec::Vit(vit), layout)
+        let (image, layout) = match vision.string("timm_model_name")? {
+            None => (ImageSpec::Vit(open_clip::image_tower(&model)?), open_clip::image_layout(Layout::default())),
+            Some(trunk) if trunk.starts_with(EFFICIENTNET) => {
+                let layout = Layout::default()
+                    .plain("image.trunk.*", "visual.trunk.*")
+                    .plain("image.proj.*", "visual.head.proj.*")
+                    .ignoring("*.num_batches_tracked");
+                (ImageSpec::EfficientNet(efficientnet(&vision, files)?), layout)
+            }
+            Some(_) => {
+                let (vit, layout) = timm::vit(&vision, files, size)?;
+                (ImageSpec::Vit(vit), layout)
+            }
         };
         let directory = text.string("hf_model_name")?.unwrap_or_default().to_owned();
-        let bert = bert(config, &text, &directory)?;
+        let embed_dim = model.whole_or("embed_dim", 512)?;
+        let bert = bert(config, &text, &directory, embed_dim)?;
+        let layout = text_layout(layout, &bert);
         let kwargs = text.sub("tokenizer_kwargs");
         let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };
         let text_plan = TextPlan {
@@ -62,13 +71,13 @@ impl Family for CustomText {
         Ok(Plan {
             spec: Spec {
                 family: self.name(),
-                embed_dim: model.whole_or("embed_dim", 512)?,
+                embed_dim,
                 image,
                 text: TextTowerSpec::Bert(bert),
                 objective,
                 preprocess: parts::open_clip_preprocess(&root.sub("preprocess_cfg"), size)?,
             },
-            layout: parts::head(text_layout(layout)),
+            layout: parts::head(layout),
             text: text_plan,
         })
     }
@@ -86,64 +95,75 @@ fn efficientnet(vision: &Section<'_>, files: &Files) -> Result<EfficientNetSpec>
     Ok(EfficientNetSpec { depths, eps: 1e-3, proj: timm::proj(vision)? })
 }
 
-fn bert(config: &Config, text: &Section<'_>, directory: &str) -> Result<BertSpec> {
-    let Some(value) = &config.text else {
+/// open_clip's `HFTextEncoder`.
+fn bert(config: &Config, text: &Section<'_>, directory: &str, embed_dim: usize) -> Result<BertSpec> {
+    let known = known(directory);
+    let Some(value) = config.text.as_ref().or(known.as_ref()) else {
         return Err(text.error("hf_model_name", format!("there is no {directory}/config.json beside the weights")));
     };
-    let bert = Section::root("text config.json", Some(value));
-    match bert.string("model_type")? {
-        Some("bert") => {}
-        other => return Err(bert.error("model_type", format!("{other:?} is not supported as a text tower"))),
+    let model = Section::root("text config.json", Some(value));
+    let defaults = match model.string("model_type")? {
+        Some("bert") => &hf_text::BERT,
+        Some("roberta" | "xlm-roberta") => &hf_text::ROBERTA,
+        Some(other) => return Err(model.error("model_type", format!("{other:?} is not supported as a text tower"))),
+        None => return Err(model.error("model_type", "it is missing")),
+    };
+    let mut spec = hf_text::encoder(&model, defaults)?;
+    spec.context = spec.context.min(text.whole_or("context_length", 77)?);
+    spec.holes = true;
+    let width = spec.blocks.width;
+    // Absent, open_clip's CLIPTextCfg means the mean; null means what is usual for the kind of model.
+    let named = if text.is_null("hf_pooler_type") && !defaults.roberta { Some("cls_pooler") } else { None };
+    match named.or(text.string("hf_pooler_type")?).unwrap_or("mean_pooler") {
+        "mean_pooler" => spec.pool = TextPool::Mean,
+        "cls_last_hidden_state_pooler" => {}
+        "cls_pooler" => spec.hidden.push(hf_text::pooler(width)),
+        other => return Err(text.error("hf_pooler_type", format!("{other:?} is not supported"))),
     }
-    // Absent, open_clip's CLIPTextCfg means "mlp"; null means none.
+    // Absent it means "mlp"; null means none.
     let named = text.string("hf_proj_type")?;
-    let proj = match named.or(if text.is_null("hf_proj_type") { Some("none") } else { None }).unwrap_or("mlp") {
+    spec.proj = match named.or(if text.is_null("hf_proj_type") { Some("none") } else { None }).unwrap_or("mlp") {
         "linear" => Projection::Linear,
+        "mlp" => {
+            let width = width.saturating_add(embed_dim) / 2;
+            spec.hidden.push(Hidden { width, bias: false, act: Activation::GeluErf });
+            Projection::Linear
+        }
         "none" => Projection::None,
         other => return Err(text.error("hf_proj_type", format!("{other:?} is not supported"))),
     };
-    let pool = match text.string("hf_pooler_type")? {
-        None | Some("mean_pooler") => TextPool::Mean,
-        Some("cls_last_hidden_state_pooler") => TextPool::First,
-        Some(other) => return Err(text.error("hf_pooler_type", format!("{other:?} is not supported"))),
-    };
-    let positions = bert.whole_or("max_position_embeddings", 512)?;
-    Ok(BertSpec {
-        blocks: BlocksSpec {
-            width: bert.whole_or("hidden_size", 768)?,
-            layers: bert.whole_or("num_hidden_layers", 12)?,
-            heads: bert.whole_or("num_attention_heads", 12)?,
-            mlp: bert.whole_or("intermediate_size", 3072)?,
-            act: parts::hidden_act(&bert, Activation::GeluErf)?,
-            eps: bert.number_or("layer_norm_eps", 1e-12)?,
-            norm: NormPlace::After,
-            layer_scale: false,
-            branches: Branches::default(),
-        },
-        vocab: bert.whole_or("vocab_size", 30522)?,
-        context: text.whole_or("context_length", 77)?.min(positions),
-        positions,
-        types: bert.whole_or("type_vocab_size", 2)?,
-        pad_id: bert.whole_or("pad_token_id", 0)? as u32,
-        pool,
-        proj,
-    })
+    Ok(spec)
 }
 
-fn text_layout(layout: Layout) -> Layout {
-    let embeddings = "text.transformer.embeddings";
-    let layer = |rest: &str| format!("text.transformer.encoder.layer.{{}}.{rest}");
-    layout
-        .plain("text.tokens.weight", format!("{embeddings}.word_embeddings.weight"))
-        .plain("text.positions", format!("{embeddings}.position_embeddings.weight"))
-        .plain("text.types", format!("{embeddings}.token_type_embeddings.weight"))
-        .plain("text.embed_norm.*", format!("{embeddings}.LayerNorm.*"))
-        .stacked("text.blocks.{}.qkv.*", ["query", "key", "value"].map(|x| layer(&format!("attention.self.{x}.*"))))
-        .plain("text.blocks.{}.out.*", layer("attention.output.dense.*"))
-        .plain("text.blocks.{}.norm1.*", layer("attention.output.LayerNorm.*"))
-        .plain("text.blocks.{}.fc1.*", layer("intermediate.dense.*"))
-        .plain("text.blocks.{}.fc2.*", layer("output.dense.*"))
-        .plain("text.blocks.{}.norm2.*", layer("output.LayerNorm.*"))
-        .plain("text.proj.*", "text.proj.*")
-        .ignoring("*.position_ids")
+/// The configuration of a text tower that open_clip's own models name, and whose repositories need not repeat it.
+fn known(name: &str) -> Option<Value> {
+    let sizes = |base: bool| if base { [768, 12, 12, 3072] } else { [1024, 24, 16, 4096] };
+    let (kind, base, [vocab, positions, types, pad], eps) = match name.rsplit('/').next()? {
+        "bert-base-uncased" => ("bert", true, [30_522, 512, 2, 0], 1e-12),
+        "roberta-base" => ("roberta", true, [50_265, 514, 1, 1], 1e-5),
+        "roberta-large" => ("roberta", false, [50_265, 514, 1, 1], 1e-5),
+        "xlm-roberta-base" => ("xlm-roberta", true, [250_002, 514, 1, 1], 1e-5),
+        "xlm-roberta-large" => ("xlm-roberta", false, [250_002, 514, 1, 1], 1e-5),
+        _ => return None,
+    };
+    let [width, layers, heads, mlp] = sizes(base);
+    Some(json!({
+        "model_type": kind, "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": mlp, "vocab_size": vocab, "max_position_embeddings": positions,
+        "type_vocab_size": types, "pad_token_id": pad, "layer_norm_eps": eps,
+    }))
+}
+
+fn text_layout(layout: Layout, bert: &BertSpec) -> Layout {
+    let layout = hf_text::layout(layout, "text.transformer", "encoder.layer");
+    // The hidden layers are BERT's pooler, the first of two linear maps around an activation, or both.
+    let pooler = bert.hidden.first().is_some_and(|layer| layer.act == Activation::Tanh);
+    let layout = if pooler { layout.plain("text.hidden.0.*", "text.transformer.pooler.dense.*") } else { layout };
+    match bert.hidden.len() - usize::from(pooler) {
+        0 => layout.plain("text.proj.*", "text.proj.*"),
+        _ => {
+            let first = format!("text.hidden.{}.*", bert.hidden.len() - 1);
+            layout.plain(first, "text.proj.0.*").plain("text.proj.*", "text.proj.2.*")
+        }
+    }
 }

@@ -56,11 +56,14 @@ impl Family for HfSiglip {
             norm_after_pool: false,
             proj: Projection::None,
         };
+        let context = text.whole_or("max_position_embeddings", 64)?;
         let text_tower = TransformerSpec {
             vocab: text.whole_or("vocab_size", 32000)?,
-            context: text.whole_or("max_position_embeddings", 64)?,
+            context,
+            positions: context,
             blocks: text_blocks,
             causal: false,
+            class_token: None,
             pool: TextPool::Last,
             proj: Projection::Affine,
         };

@@ -4,8 +4,11 @@
 //! files say (and, where they are silent, what the reference implementation assumes) into a [`Plan`].
 
 mod custom_text;
+mod hf_altclip;
+mod hf_chinese_clip;
 mod hf_clip;
 mod hf_siglip;
+mod hf_text;
 mod json;
 mod open_clip;
 mod open_clip_siglip;
@@ -22,6 +25,9 @@ use crate::weights::{Files, Layout};
 /// All families, the first match wins.
 pub static FAMILIES: &[&dyn Family] = &[
     &hf_clip::HfClip,
+    &hf_clip::MetaClip2,
+    &hf_chinese_clip::HfChineseClip,
+    &hf_altclip::HfAltClip,
     &hf_siglip::HfSiglip,
     &custom_text::CustomText,
     &open_clip_siglip::OpenClipSiglip,

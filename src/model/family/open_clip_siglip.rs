@@ -62,7 +62,7 @@ fn plan(family: &'static str, config: &Config, files: &Files) -> Result<Plan> {
     let vision = model.sub("vision_cfg");
     let size = vision.size("image_size")?.unwrap_or([224; 2]);
     let (image, layout) = timm::vit(&vision, files, size)?;
-    let (text, text_plan) = text_tower(&model, model.flag_or("quick_gelu", false)?)?;
+    let (text, text_plan) = text_tower(&model, model.flag_or("quick_gelu", false)?, files)?;
     let custom = files.contains("text.token_embedding.weight");
     let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
     let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };

@@ -1,6 +1,6 @@
 //! What several families share: preprocessing, activations, and the naming of towers in each layout.
 
-use super::Section;
+use super::{Config, Section};
 use crate::error::Result;
 use crate::image::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
 use crate::ops::Activation;
@@ -10,6 +10,11 @@ use crate::weights::{Files, Layout};
 pub(super) const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// The channel deviations of OpenAI's CLIP.
 pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// The `model_type` of a transformers configuration.
+pub(super) fn model_type(config: &Config) -> Option<&str> {
+    config.hf.as_ref()?.get("model_type")?.as_str()
+}
 
 /// The preprocessing of `preprocessor_config.json`, for an image tower with input `size` whose processor has the
 /// given defaults.
@@ -145,6 +150,7 @@ pub(super) fn open_clip_text(layout: Layout, prefix: &str, affine: bool) -> Layo
         true => layout.plain("text.proj.*", at("text_projection.*")),
         false => layout.transposed("text.proj.weight", at("text_projection")),
     };
+    let layout = layout.plain("text.class", at("cls_emb"));
     open_clip_blocks(layout, "text", &at("transformer")).ignoring("attn_mask").ignoring("text.attn_mask")
 }
 
