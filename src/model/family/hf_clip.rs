@@ -109,7 +109,8 @@ fn blocks(config: &Section<'_>, [width, layers, heads, mlp]: [usize; 4]) -> Resu
     })
 }
 
-fn layout() -> Layout {
+/// The names of a checkpoint.
+pub(crate) fn layout() -> Layout {
     let layout = Layout::default()
         .plain("image.patch.*", "vision_model.embeddings.patch_embedding.*")
         .plain("image.class", "vision_model.embeddings.class_embedding")

@@ -65,8 +65,7 @@ impl Family for OpenClip {
         };
         let custom = files.contains("text.token_embedding.weight");
         let (text, text_plan) = text_tower(&model, quick)?;
-        let layout = image_layout();
-        let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
+        let layout = layout(if custom { "text." } else { "" }, text.proj == Projection::Affine);
         let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };
         Ok(Plan {
             spec: Spec {
@@ -77,7 +76,7 @@ impl Family for OpenClip {
                 objective,
                 preprocess: parts::open_clip_preprocess(&root.sub("preprocess_cfg"), size)?,
             },
-            layout: parts::head(layout),
+            layout,
             text: text_plan,
         })
     }
@@ -135,7 +134,8 @@ pub(super) fn text_tower(model: &Section<'_>, quick: bool) -> Result<(Transforme
     Ok((spec, plan))
 }
 
-fn image_layout() -> Layout {
+/// The names of a checkpoint whose text tower's begin with `prefix` and whose text projection may be `affine`.
+pub(crate) fn layout(prefix: &str, affine: bool) -> Layout {
     let layout = Layout::default()
         .plain("image.patch.*", "visual.conv1.*")
         .plain("image.class", "visual.class_embedding")
@@ -143,5 +143,6 @@ fn image_layout() -> Layout {
         .plain("image.pre_norm.*", "visual.ln_pre.*")
         .plain("image.norm.*", "visual.ln_post.*")
         .transposed("image.proj.weight", "visual.proj");
-    parts::open_clip_blocks(layout, "image", "visual.transformer")
+    let layout = parts::open_clip_blocks(layout, "image", "visual.transformer");
+    parts::head(parts::open_clip_text(layout, prefix, affine))
 }

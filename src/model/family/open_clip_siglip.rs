@@ -3,6 +3,7 @@
 
 use super::open_clip::text_tower;
 use super::parts;
+use super::siglip_trunks;
 use super::{Config, Family, Plan, Section};
 use crate::error::Result;
 use crate::model::spec::{
@@ -35,9 +36,8 @@ impl Family for OpenClipSiglip {
         let size = vision.size("image_size")?.unwrap_or([224; 2]);
         let image = timm_vit(&vision, files, size)?;
         let (text, text_plan) = text_tower(&model, false)?;
-        let layout = parts::timm_vit(Layout::default());
         let custom = files.contains("text.token_embedding.weight");
-        let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
+        let layout = layout(if custom { "text." } else { "" }, text.proj == Projection::Affine);
         let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };
         Ok(Plan {
             spec: Spec {
@@ -48,10 +48,15 @@ impl Family for OpenClipSiglip {
                 objective,
                 preprocess: parts::open_clip_preprocess(&root.sub("preprocess_cfg"), size)?,
             },
-            layout: parts::head(layout),
+            layout,
             text: text_plan,
         })
     }
+}
+
+/// The names of a checkpoint whose text tower's begin with `prefix` and whose text projection may be `affine`.
+pub(crate) fn layout(prefix: &str, affine: bool) -> Layout {
+    parts::head(parts::open_clip_text(parts::timm_vit(Layout::default()), prefix, affine))
 }
 
 /// A timm vision transformer as open_clip's image trunk: its sizes from the weights, the rest from its name.
@@ -64,13 +69,10 @@ pub(super) fn timm_vit(vision: &Section<'_>, files: &Files, size: [usize; 2]) ->
         other => return Err(vision.error("timm_model_name", format!("the patch kernel has shape {other:?}"))),
     };
     let mlp = parts::shape_of(files, "visual.trunk.blocks.0.mlp.fc1.weight")?.first().copied().unwrap_or_default();
-    // timm 1.0.31, vision_transformer.py: heads of 64 everywhere but in these; giantopt alone is tanh.
-    let head_width = if name.contains("so400m") {
-        72
-    } else if name.contains("gopt") {
-        96
-    } else {
-        64
+    // Heads of 64 and the exact GELU everywhere but in some of SigLIP's.
+    let (head_width, tanh) = match siglip_trunks::find(name) {
+        Some((trunk, tanh)) => (trunk.width / trunk.heads, tanh),
+        None => (64, false),
     };
     let pool = vision.string("timm_pool")?.unwrap_or("avg");
     Ok(VitSpec {
@@ -79,7 +81,7 @@ pub(super) fn timm_vit(vision: &Section<'_>, files: &Files, size: [usize; 2]) ->
             layers: parts::count_blocks(files, "visual.trunk.blocks"),
             heads: width / head_width,
             mlp,
-            act: if name.contains("gopt") { Activation::GeluTanh } else { Activation::GeluErf },
+            act: if tanh { Activation::GeluTanh } else { Activation::GeluErf },
             eps: 1e-6,
             norm: NormPlace::Before,
             layer_scale: files.contains("visual.trunk.blocks.0.ls1.gamma"),
