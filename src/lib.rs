@@ -23,6 +23,8 @@ pub mod card;
 
 pub mod weights;
 
+pub mod convert;
+
 pub mod model;
 
 pub mod ops;

@@ -38,8 +38,17 @@ pub const WEIGHT_NAMES: &[(&str, bool)] = &[
 /// `transformers` says whether its `config.json` is one of transformers': repositories that timm hosts have a
 /// `config.json` and a `model.safetensors` of their own, which hold the image tower alone.
 pub fn choose_weights(has: impl Fn(&str) -> bool, transformers: bool) -> Option<(&'static str, bool)> {
+    choose_among(WEIGHT_NAMES, has, transformers)
+}
+
+/// Like [`choose_weights`], among other names.
+pub(crate) fn choose_among(
+    names: &'static [(&'static str, bool)],
+    has: impl Fn(&str) -> bool,
+    transformers: bool,
+) -> Option<(&'static str, bool)> {
     let configured = has("open_clip_config.json");
-    let found = |open_clip: bool| WEIGHT_NAMES.iter().find(|(name, layout)| *layout == open_clip && has(name));
+    let found = |open_clip: bool| names.iter().find(|(name, layout)| *layout == open_clip && has(name));
     let (name, layout) = match (transformers, configured) {
         (true, true) => found(false).or_else(|| found(true))?,
         (true, false) => found(false)?,
@@ -86,6 +95,11 @@ impl ModelFiles {
         Self::in_directory(path, stem)
     }
 
+    /// Weights that were found in a directory, and whether they are in open_clip's layout.
+    pub(crate) fn with_weights(name: String, directory: PathBuf, weights: PathBuf, open_clip: bool) -> Self {
+        Self { name, place: Place::Directory { directory, weights, open_clip } }
+    }
+
     /// A directory as the Hub has it, known by another name.
     pub fn in_directory(directory: &Path, name: String) -> Result<Self> {
         if !directory.is_dir() {
@@ -115,7 +129,10 @@ impl ModelFiles {
         let error = Error::run(format!("no weights in this directory (looked for {names})")).at(directory.display());
         Err(match pickles.first() {
             Some(pickle) => {
-                error.hint(format!("{pickle} is a pickle, which can run code: convert it to safetensors first"))
+                error.hint(format!(
+                "{pickle} is a pickle: `clip-cli models convert {} --output NEW` makes safetensors of it, running nothing",
+                directory.display()
+            ))
             }
             None => error.hint("is this the right directory?"),
         })

@@ -276,7 +276,7 @@ impl TextTower {
 }
 
 /// Sets another input size.
-fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
+pub(crate) fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
     match &mut spec.image {
         ImageSpec::Vit(vit) => {
             if side == 0 || !side.is_multiple_of(vit.patch) {

@@ -33,6 +33,23 @@ impl Tokenizer {
         Self::from_merges(include_bytes!("../../models/vocab/bpe_simple_vocab_16e6.txt.gz"))
     }
 
+    /// The vocabulary in the binary as transformers' `vocab.json` and `merges.txt`.
+    pub fn builtin_files() -> Result<(String, String)> {
+        let Engine::OpenClip { bpe, start, end } = Self::builtin()?.engine else {
+            return Err(Error::run("the vocabulary in the binary is not CLIP's"));
+        };
+        let token = |id: u32| match id {
+            _ if id == start => words::START.to_owned(),
+            _ if id == end => words::END.to_owned(),
+            _ => bpe.id_to_token(id).unwrap_or_default(),
+        };
+        let entry = |id: u32| format!("{}:{id}", serde_json::Value::from(token(id)));
+        let vocabulary = (0..=end).map(entry).collect::<Vec<_>>().join(",");
+        let merges = merges_of(&vocabulary_text(include_bytes!("../../models/vocab/bpe_simple_vocab_16e6.txt.gz"))?)
+            .fold(String::from("#version: 0.2\n"), |all, (a, b)| format!("{all}{a} {b}\n"));
+        Ok((format!("{{{vocabulary}}}\n"), merges))
+    }
+
     /// open_clip's tokenizer from a file like `bpe_simple_vocab_16e6.txt.gz`.
     pub fn from_merges_file(path: &Path) -> Result<Self> {
         Self::from_merges(&read(path)?).map_err(|error| error.at(path.display()))
@@ -176,15 +193,8 @@ impl Tokenizer {
     }
 
     fn from_merges(file: &[u8]) -> Result<Self> {
-        let mut text = String::new();
-        let read = if file.starts_with(&[0x1f, 0x8b]) {
-            flate2::read::GzDecoder::new(file).read_to_string(&mut text)
-        } else {
-            (&file[..]).read_to_string(&mut text)
-        };
-        read.map_err(|error| Error::run(format!("not a vocabulary of merges: {error}")))?;
-        // The first line is a comment, and only so many merges belong to the vocabulary of 49,408 tokens.
-        let merges: Vec<_> = text.lines().skip(1).take(49_152 - 256 - 2).filter_map(pipelines::pair).collect();
+        let text = vocabulary_text(file)?;
+        let merges: Vec<_> = merges_of(&text).collect();
         if merges.is_empty() {
             return Err(Error::run("not a vocabulary of merges"));
         }
@@ -234,6 +244,23 @@ fn options(vocab: &Path) -> Options {
         strip_accents: flag("strip_accents"),
         prefix_space: flag("add_prefix_space").unwrap_or(false),
     }
+}
+
+/// The text of a file like `bpe_simple_vocab_16e6.txt.gz`.
+fn vocabulary_text(file: &[u8]) -> Result<String> {
+    let mut text = String::new();
+    let read = if file.starts_with(&[0x1f, 0x8b]) {
+        flate2::read::GzDecoder::new(file).read_to_string(&mut text)
+    } else {
+        (&file[..]).read_to_string(&mut text)
+    };
+    read.map_err(|error| Error::run(format!("not a vocabulary of merges: {error}")))?;
+    Ok(text)
+}
+
+/// The merges in it: the first line is a comment, and only so many belong to the vocabulary of 49,408 tokens.
+fn merges_of(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines().skip(1).take(49_152 - 256 - 2).filter_map(pipelines::pair)
 }
 
 /// The padding token that transformers' config names, as a string or as an object.

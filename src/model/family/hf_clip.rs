@@ -72,11 +72,6 @@ fn plan(name: &'static str, config: &Config, pool: impl Fn(u32) -> TextPool) -> 
         proj: Projection::Linear,
     };
     let preprocess = preprocess(config, &image)?;
-    let layout = image_layout(Layout::default())
-        .plain("text.tokens.weight", "text_model.embeddings.token_embedding.weight")
-        .plain("text.positions", "text_model.embeddings.position_embedding.weight")
-        .plain("text.norm.*", "text_model.final_layer_norm.*")
-        .plain("text.proj.*", "text_projection.*");
     Ok(Plan {
         spec: Spec {
             family: name,
@@ -86,7 +81,7 @@ fn plan(name: &'static str, config: &Config, pool: impl Fn(u32) -> TextPool) -> 
             objective: Objective::Softmax,
             preprocess,
         },
-        layout: parts::head(parts::hf_blocks(layout, "text")),
+        layout: layout(),
         text: TextPlan {
             clean: Clean::AsIs,
             fixed: false,
@@ -152,6 +147,16 @@ fn blocks(config: &Section<'_>, [width, layers, heads, mlp]: [usize; 4]) -> Resu
         layer_scale: false,
         branches: Branches::default(),
     })
+}
+
+/// The names of a checkpoint.
+pub(crate) fn layout() -> Layout {
+    let layout = image_layout(Layout::default())
+        .plain("text.tokens.weight", "text_model.embeddings.token_embedding.weight")
+        .plain("text.positions", "text_model.embeddings.position_embedding.weight")
+        .plain("text.norm.*", "text_model.final_layer_norm.*")
+        .plain("text.proj.*", "text_projection.*");
+    parts::head(parts::hf_blocks(layout, "text"))
 }
 
 /// The names of CLIP's image tower.

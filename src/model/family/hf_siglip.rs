@@ -81,6 +81,8 @@ impl Family for HfSiglip {
         let tokenizer = Section::root("tokenizer_config.json", config.tokenizer.as_ref());
         let class = tokenizer.string("tokenizer_class")?.unwrap_or_default();
         let gemma = class.contains("Gemma") || (!class.contains("Siglip") && text_tower.vocab >= 100_000);
+        // A tokenizer of no particular class does what its file says and nothing else.
+        let plain = ["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class);
         let pad_id = text.whole("pad_token_id")?.map(|id| id as u32);
         Ok(Plan {
             spec: Spec {
@@ -93,7 +95,11 @@ impl Family for HfSiglip {
             },
             layout: layout(),
             text: TextPlan {
-                clean: if gemma { Clean::LowerOnly } else { Clean::Siglip },
+                clean: match (plain, gemma) {
+                    (true, _) => Clean::AsIs,
+                    (false, true) => Clean::LowerOnly,
+                    (false, false) => Clean::Siglip,
+                },
                 fixed: true,
                 pad_id: pad_id.or(Some(if gemma { 0 } else { 1 })),
                 strip_sep: false,
@@ -117,7 +123,8 @@ fn blocks(config: &Section<'_>) -> Result<BlocksSpec> {
     })
 }
 
-fn layout() -> Layout {
+/// The names of a checkpoint.
+pub(crate) fn layout() -> Layout {
     let layout = Layout::default()
         .plain("image.patch.*", "vision_model.embeddings.patch_embedding.*")
         .plain("image.positions", "vision_model.embeddings.position_embedding.weight")

@@ -13,9 +13,12 @@ mod json;
 mod open_clip;
 mod open_clip_siglip;
 mod parts;
+pub mod siglip_trunks;
 mod timm;
 
 pub use json::Section;
+pub(crate) use {hf_clip::layout as hf_clip_names, hf_siglip::layout as hf_siglip_names};
+pub(crate) use {open_clip::layout as open_clip_names, open_clip_siglip::layout as open_clip_siglip_names};
 
 use super::spec::Spec;
 use crate::error::{Error, Result};

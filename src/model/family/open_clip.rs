@@ -38,8 +38,7 @@ impl Family for OpenClip {
         let size = image.image_size;
         let custom = files.contains("text.token_embedding.weight");
         let (text, text_plan) = text_tower(&model, model.flag_or("quick_gelu", false)?, files)?;
-        let layout = image_layout(Layout::default());
-        let layout = parts::open_clip_text(layout, if custom { "text." } else { "" }, text.proj == Projection::Affine);
+        let layout = layout(if custom { "text." } else { "" }, text.proj == Projection::Affine);
         let objective = if files.contains("logit_bias") { Objective::Sigmoid } else { Objective::Softmax };
         Ok(Plan {
             spec: Spec {
@@ -50,7 +49,7 @@ impl Family for OpenClip {
                 objective,
                 preprocess: parts::open_clip_preprocess(&root.sub("preprocess_cfg"), size)?,
             },
-            layout: parts::head(layout),
+            layout,
             text: text_plan,
         })
     }
@@ -163,6 +162,11 @@ pub(super) fn text_tower(model: &Section<'_>, quick: bool, files: &Files) -> Res
         tokenizer: if named { TokenizerFiles::Beside } else { TokenizerFiles::BesideOrClip },
     };
     Ok((spec, plan))
+}
+
+/// The names of a checkpoint whose text tower's begin with `prefix` and whose text projection may be `affine`.
+pub(crate) fn layout(prefix: &str, affine: bool) -> Layout {
+    parts::head(parts::open_clip_text(image_layout(Layout::default()), prefix, affine))
 }
 
 /// The names of open_clip's vision transformer, and of CoCa's pooler if there is one.

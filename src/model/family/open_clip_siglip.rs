@@ -5,7 +5,7 @@ use super::open_clip::text_tower;
 use super::{Config, Family, Plan, Section, parts, timm};
 use crate::error::Result;
 use crate::model::spec::{ImageSpec, Objective, Projection, Spec, TextTowerSpec};
-use crate::weights::Files;
+use crate::weights::{Files, Layout};
 
 pub(super) struct OpenClipSiglip;
 
@@ -78,4 +78,9 @@ fn plan(family: &'static str, config: &Config, files: &Files) -> Result<Plan> {
         layout: parts::head(layout),
         text: text_plan,
     })
+}
+
+/// The names of a SigLIP checkpoint whose text tower's begin with `prefix` and whose text projection may be `affine`.
+pub(crate) fn layout(prefix: &str, affine: bool) -> Layout {
+    parts::head(parts::open_clip_text(timm::layout(|_| false, "head.proj"), prefix, affine))
 }

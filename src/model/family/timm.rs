@@ -3,8 +3,8 @@
 //! Sizes come from the shapes of the weights; what shapes cannot tell comes from the trunk's name, by the tables below,
 //! which a test compares with timm itself.
 
-use super::Section;
 use super::parts::{self, block};
+use super::{Section, siglip_trunks};
 use crate::error::Result;
 use crate::model::spec::{
     BlocksSpec, Branches, ImagePool, Interpolation, NormPlace, Projection, QkvBias, RopeSpec, VitSpec,
@@ -80,7 +80,7 @@ pub(super) fn vit(vision: &Section<'_>, files: &Files, size: [usize; 2]) -> Resu
             norm_after_pool: has("fc_norm.weight"),
             proj,
         },
-        layout(files, if vision.is_null("timm_proj") { "trunk.head" } else { "head.proj" }),
+        layout(has, if vision.is_null("timm_proj") { "trunk.head" } else { "head.proj" }),
     ))
 }
 
@@ -116,7 +116,7 @@ fn facts(name: &str, width: usize) -> Facts {
     Facts {
         heads,
         pool_heads: if perception { 8 } else { heads },
-        act: if begins(TANH) {
+        act: if siglip_trunks::find(name).is_some_and(|(_, tanh)| tanh) {
             Activation::GeluTanh
         } else if name.contains("_quickgelu_") {
             Activation::QuickGelu
@@ -144,15 +144,6 @@ const SIXTEEN_HEADS: &[&str] = &[
     "eva02_enormous_",
 ];
 
-/// Trunks with the tanh approximation of GELU.
-const TANH: &[&str] = &[
-    "vit_base_patch32_siglip_",
-    "vit_large_patch16_siglip_512",
-    "vit_large_patch16_siglip_gap_512",
-    "vit_so400m_patch16_siglip_",
-    "vit_giantopt_",
-];
-
 /// Trunks with rotary positions.
 const ROPE: &[(&str, RopeSpec)] = &[
     ("eva02_base_", EVA02),
@@ -166,9 +157,8 @@ const ROPE: &[(&str, RopeSpec)] = &[
 
 const EVA02: RopeSpec = RopeSpec { reference: [16; 2], offset: 0.0, columns_first: false };
 
-/// The names of a trunk's tensors, as far as the files have them.
-fn layout(files: &Files, head: &str) -> Layout {
-    let has = |tensor: &str| files.contains(&format!("visual.trunk.{tensor}"));
+/// The names of a trunk's tensors, where `has` says which of its variants are there.
+pub(super) fn layout(has: impl Fn(&str) -> bool, head: &str) -> Layout {
     let trunk = |rest: &str| format!("visual.trunk.{rest}");
     let at = |rest: &str| format!("visual.trunk.blocks.{{}}.{rest}");
     let layout = Layout::default()
