@@ -16,6 +16,12 @@ impl Interrupt {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             listen(signal);
         }
+        // A file that may not grow any more is an error like a full disk, and does not end the process.
+        #[cfg(unix)]
+        // SAFETY: ignoring a signal has no conditions.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        }
         Self(())
     }
 

@@ -20,7 +20,7 @@ pub(crate) use threads::WORKER;
 use crate::error::Result;
 use crate::hub;
 use crate::model::{Clip, LoadOptions, ModelFiles};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
 use std::fmt;
 use std::io::{IsTerminal, Write};
 
@@ -90,10 +90,18 @@ impl App {
         let watch = Some(self.watch_download());
         let found = hub::resolve_with(reference, &hub::Options { offline: self.offline, refresh: false, watch })?;
         found.notes.iter().for_each(|note| self.warn(note));
-        if let Some(origin) = &found.origin {
-            self.detail(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
+        let Some(origin) = &found.origin else { return Ok(found.files) };
+        self.detail(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
+        Ok(found.files.from_hub(format!("{}@{}", origin.repository, origin.sha)))
+    }
+
+    /// The kind of device on which the towers compute.
+    pub fn device_kind(&self) -> &'static str {
+        match self.device.location() {
+            DeviceLocation::Cpu => "cpu",
+            DeviceLocation::Cuda { .. } => "cuda",
+            DeviceLocation::Metal { .. } => "metal",
         }
-        Ok(found.files)
     }
 
     /// Says something that a reader should know, unless they asked for quiet.

@@ -1,12 +1,17 @@
 //! `embed`: images and texts to vectors.
 
 use super::args::{ImageArgs, ReadArgs, warn_failed, warn_truncated};
+use super::models::describe;
+use super::output_args::{Opened, OutputArgs};
 use super::{Command, Status};
 use crate::app::{App, ModelArgs};
+use crate::card;
 use crate::data::{Inputs, Items, Take, Tally, embed, is_stdin, lines_of_text, texts};
 use crate::error::{Error, Result};
+use crate::model::Clip;
+use crate::ops::instruction_set;
 use crate::ops::normalize::normalize_row;
-use crate::output::{Header, OutputDtype, Sink, Target, format};
+use crate::output::Header;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -46,25 +51,8 @@ pub(super) struct Embed {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Where to write, `-` for standard output
-    #[arg(long, short, value_name = "FILE", default_value = "-", help_heading = "Output")]
-    output: PathBuf,
-
-    /// jsonl, npy or safetensors [default: by the output's name, else jsonl]
-    #[arg(long, value_name = "FORMAT", help_heading = "Output")]
-    format: Option<String>,
-
-    /// Scale embeddings to unit length (the default)
-    #[arg(long, overrides_with = "no_normalize", help_heading = "Output")]
-    normalize: bool,
-
-    /// Write embeddings as the model gives them
-    #[arg(long, overrides_with = "normalize", help_heading = "Output")]
-    no_normalize: bool,
-
-    /// The kind of numbers to write
-    #[arg(long, value_name = "DTYPE", value_enum, default_value_t, help_heading = "Output")]
-    output_dtype: OutputDtype,
+    #[command(flatten)]
+    output: OutputArgs,
 
     #[command(flatten)]
     read: ReadArgs,
@@ -78,32 +66,26 @@ impl Command for Embed {
         self.images.check_stdin(&[("--texts", texts_on_stdin)])?;
         let images = self.image_inputs()?;
         let texts = self.text_items()?;
-        let format = format(self.format.as_deref(), &self.output)?;
-        let target = Target::open(&self.output)?;
-        if format.needs_file() && target.path().is_none() {
-            return Err(Error::usage(format!("{} needs a regular file, not a pipe", format.name()))
-                .hint(format!("name one: --output NAME.{}", format.extensions()[0])));
-        }
+        let opened = self.output.open()?;
         let clip = app.open_model(&self.model)?;
-        let header = Header {
-            model: clip.id(),
-            dim: clip.spec.embed_dim,
-            dtype: self.output_dtype,
-            normalized: !self.no_normalize,
-        };
-        let mut sink = format.open(target, header)?;
+        let header = self.header(app, &clip, &opened);
+        let (mut writer, items) = self.output.begin(opened, header, Box::new(images.clone().items().chain(texts)))?;
+        if writer.is_resumed() {
+            app.note(format_args!("going on after {} items", writer.counts().items));
+        }
 
         let start = Instant::now();
         let progress = app.progress("items");
-        if app.shows_progress() && self.text.is_empty() && self.texts.is_none() {
-            let (inputs, progress) = (images.clone(), progress.clone());
+        if app.shows_progress() && self.text.is_empty() && self.texts.is_none() && self.output.shard().is_none() {
+            let (inputs, progress) = (images, progress.clone());
+            progress.add(writer.taken().items());
             std::thread::spawn(move || inputs.count().map(|count| progress.expect(count)));
         }
         let mut first = None;
         let options = self.read.options();
-        let result = embed(app, &clip, &options, Box::new(images.items().chain(texts)), &progress, |mut item| {
+        let result = embed(app, &clip, &options, items, &progress, |mut item| {
             match &mut item.result {
-                Ok(embedding) if !self.no_normalize => normalize_row(embedding),
+                Ok(embedding) if self.output.normalizes() => normalize_row(embedding),
                 Ok(_) => {}
                 Err(error) => {
                     let message = format!("{}: {error}", item.id);
@@ -111,19 +93,20 @@ impl Command for Embed {
                     first.get_or_insert(message);
                 }
             }
-            sink.write(&item)
+            writer.write(&item)
         });
         progress.finish();
         let tally = match result {
             Ok(tally) => tally,
-            Err(error) => return Err(end_early(sink, error)),
+            Err(error) => return Err(writer.end_early(error)),
         };
-        if tally.items == 0 && self.reads_nothing_but_folders() {
+        let counts = writer.counts();
+        if tally.items == 0 && counts.items == 0 && self.output.shard().is_none() && self.reads_nothing_but_folders() {
             return Err(self.images.none_found());
         }
-        sink.finish()?;
+        writer.finish()?;
         summary(app, &tally, start, clip.spec.text.context(), first.as_deref());
-        Ok(if tally.failed > 0 { Status::SomeFailed } else { Status::Done })
+        Ok(if counts.failed > 0 { Status::SomeFailed } else { Status::Done })
     }
 }
 
@@ -148,16 +131,35 @@ impl Embed {
         Ok(Box::new(texts(self.text.clone()).chain(lines)))
     }
 
+    /// All that decides the bytes of the output.
+    fn header(&self, app: &App, clip: &Clip, opened: &Opened) -> Header {
+        let decode = self.read.options().decode;
+        let card = match clip.origin() {
+            Some(origin) => card::of_repository(origin.split('@').next().unwrap_or_default()),
+            None if self.model.model.as_deref().is_none_or(|name| name == "builtin") => card::find("builtin"),
+            None => None,
+        };
+        Header {
+            tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            model: clip.id(),
+            model_sha: clip.sha().to_owned(),
+            origin: clip.origin().map(str::to_owned),
+            license: card.map(|card| card.license.value.clone()),
+            preprocessing: describe(clip.preprocess()),
+            exif: decode.exif,
+            max_pixels: decode.max_pixels,
+            dim: clip.spec.embed_dim,
+            dtype: self.output.dtype(opened),
+            normalized: self.output.normalizes(),
+            device: app.device_kind().to_owned(),
+            compute_dtype: clip.store().dtype().as_str().to_owned(),
+            instruction_set: instruction_set().to_owned(),
+            shard: self.output.shard(),
+        }
+    }
+
     fn reads_nothing_but_folders(&self) -> bool {
         !self.images.read_stdin() && self.text.is_empty() && self.texts.is_none()
-    }
-}
-
-/// Keeps what was written before an error, and says where it is.
-fn end_early(sink: Box<dyn Sink>, error: Error) -> Error {
-    match sink.abandon() {
-        Some(path) => error.hint(format!("what was done before that is in {}", path.display())),
-        None => error,
     }
 }
 

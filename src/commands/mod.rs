@@ -8,7 +8,9 @@ mod completions;
 mod doctor;
 mod embed;
 mod ending;
+mod merge;
 mod models;
+mod output_args;
 mod show;
 mod similarity;
 mod zeroshot;
@@ -26,6 +28,7 @@ pub static COMMANDS: &[Entry] = &[
     Entry::of::<embed::Embed>(),
     Entry::of::<zeroshot::Zeroshot>(),
     Entry::of::<similarity::Similarity>(),
+    Entry::of::<merge::Merge>(),
     Entry::of::<models::Models>(),
     Entry::of::<doctor::Doctor>(),
     Entry::of::<completions::Completions>(),

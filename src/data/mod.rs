@@ -13,7 +13,9 @@ mod labelled;
 mod lines;
 mod ordered;
 mod records;
+mod resume;
 mod sample;
+mod shard;
 mod source;
 mod texts;
 
@@ -24,7 +26,9 @@ pub use inputs::{Inputs, is_stdin};
 pub use labelled::{ClassNames, Labelled, LabelledOptions};
 pub use lines::{Line, Lines, Separator};
 pub use records::{Record, embed_or_read, is_records, read_records, records_on_stdin, same_model};
+pub use resume::{Fingerprint, Known, behind};
 pub use sample::{Label, Sample, Samples, Take};
+pub use shard::Shard;
 pub use source::{
     CAPTION_KEYS, IMAGE_KEYS, Input, LABEL_KEYS, Parts, SOURCES, Source, SourceOptions, source, source_of,
 };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct ModelFiles {
     name: String,
     place: Place,
+    origin: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl ModelFiles {
     /// The small model that is part of the binary.
     #[cfg(feature = "builtin")]
     pub fn builtin() -> Self {
-        Self { name: "builtin".to_owned(), place: Place::Builtin }
+        Self { name: "builtin".to_owned(), place: Place::Builtin, origin: None }
     }
 
     /// A directory as the Hub has it, or one safetensors file with its configuration beside it.
@@ -89,7 +90,8 @@ impl ModelFiles {
             let open_clip = !directory.join("config.json").is_file();
             let stem =
                 name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
-            return Ok(Self { name: stem, place: Place::Directory { directory, weights: path.to_owned(), open_clip } });
+            let place = Place::Directory { directory, weights: path.to_owned(), open_clip };
+            return Ok(Self { name: stem, place, origin: None });
         }
         let stem = name.file_name().map_or_else(|| name.display().to_string(), |n| n.to_string_lossy().into_owned());
         Self::in_directory(path, stem)
@@ -115,7 +117,8 @@ impl ModelFiles {
         };
         if let Some((weights, open_clip)) = choose_weights(both, transformers) {
             let weights = directory.join(weights);
-            return Ok(Self { name, place: Place::Directory { directory: directory.to_owned(), weights, open_clip } });
+            let place = Place::Directory { directory: directory.to_owned(), weights, open_clip };
+            return Ok(Self { name, place, origin: None });
         }
         let names = WEIGHT_NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let found: Vec<&str> = WEIGHT_NAMES.iter().map(|(name, _)| *name).filter(|name| both(name)).collect();
@@ -136,6 +139,17 @@ impl ModelFiles {
             }
             None => error.hint("is this the right directory?"),
         })
+    }
+
+    /// Notes where on the Hub they come from, as `org/name@commit`.
+    #[must_use]
+    pub fn from_hub(self, origin: String) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// Where on the Hub they come from, `org/name@commit`, if they do.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// The checkpoint's name, for records and messages.

@@ -143,6 +143,11 @@ impl Clip {
         &self.name
     }
 
+    /// Where on the Hub it comes from, `org/name@commit`, if it does.
+    pub fn origin(&self) -> Option<&str> {
+        self.files.origin()
+    }
+
     /// A hash of the weights, their preprocessing and the configuration: 64 hexadecimal digits.
     pub fn sha(&self) -> &str {
         &self.sha

@@ -1,31 +1,58 @@
 //! Where embeddings go: one file a format, one line in [`FORMATS`].
 //!
 //! Architecture invariant: an output is opened before the work begins, so that a bad path costs no time, and a file
-//! gets its final name by a rename at the very end.
+//! gets its final name by a rename at the very end. What a [`Sink`] writes is a function of the [`Header`] and of the
+//! items in their order, whoever calls it in how many pieces: that is why a resumed run, and merged shards, have the
+//! bytes of a single run.
 
+#[cfg(feature = "parquet")]
+mod clip_retrieval;
+mod csv;
 mod errors;
+mod header;
+mod journal;
 mod json;
 mod jsonl;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod predictions;
+mod projector;
 pub mod rows;
 mod safetensors;
 mod similarities;
 mod target;
+mod writer;
 
+pub use header::{Counts, Header};
 pub use json::{ErrorLine, write_line};
 pub use predictions::Predictions;
 pub use rows::RowFormat;
 pub use similarities::Similarities;
 pub use target::Target;
+pub use writer::{Destination, Writer};
 
-use crate::data::Embedded;
+use crate::data::{Embedded, Kind};
 use crate::error::{Error, Result};
 use half::f16;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// All formats of embeddings; the first is the default.
-pub static FORMATS: &[&dyn Format] = &[&jsonl::Jsonl, &npy::Npy, &safetensors::Safetensors];
+pub static FORMATS: &[&dyn Format] = &[
+    &jsonl::Jsonl,
+    &npy::Npy,
+    &safetensors::Safetensors,
+    #[cfg(feature = "parquet")]
+    &parquet::Parquet,
+    &csv::CSV,
+    &csv::TSV,
+    #[cfg(feature = "parquet")]
+    &clip_retrieval::ClipRetrieval,
+    &projector::Projector,
+];
 
 /// A format of embeddings.
 pub trait Format: Sync {
@@ -38,11 +65,41 @@ pub trait Format: Sync {
     /// One line on what it holds.
     fn about(&self) -> &'static str;
 
-    /// Whether the end must be able to change the start, which a pipe does not allow.
-    fn needs_file(&self) -> bool;
+    /// What it must be written to.
+    fn shape(&self) -> Shape;
 
-    /// Starts an output.
-    fn open(&self, target: Target, header: Header) -> Result<Box<dyn Sink>>;
+    /// The kind of numbers that it holds if this one is asked for.
+    fn dtype(&self, asked: OutputDtype) -> OutputDtype {
+        asked
+    }
+
+    /// Starts an output, or goes on with one: `state` is what [`Sink::state`] said of the part of it that counts.
+    fn open(&self, target: Target, header: &Header, state: Option<Value>) -> Result<Box<dyn Sink>>;
+
+    /// Reads an output back.
+    fn read(&self, path: &Path) -> Result<Stored> {
+        let readable: Vec<_> =
+            FORMATS.iter().filter(|format| format.reads_back()).map(|format| format.name()).collect();
+        Err(Error::usage(format!("{} cannot be read back", self.name()))
+            .at(path.display())
+            .hint(format!("these formats can: {}", readable.join(", "))))
+    }
+
+    /// Whether [`Format::read`] can do it.
+    fn reads_back(&self) -> bool {
+        false
+    }
+}
+
+/// What an output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Anything that can be written to, from start to end: a file or a pipe.
+    Stream,
+    /// A regular file: the end changes the start, or there are files beside it.
+    File,
+    /// A folder of files.
+    Folder,
 }
 
 /// Something that embeddings are written to.
@@ -50,29 +107,67 @@ pub trait Sink {
     /// Writes what became of one item.
     fn write(&mut self, item: &Embedded) -> Result<()>;
 
-    /// Completes the output: files get their final names.
-    fn finish(self: Box<Self>) -> Result<()>;
+    /// Writes what another output of this format says of an item.
+    fn copy(&mut self, stored: &StoredItem) -> Result<()> {
+        self.write(&stored.item)
+    }
 
-    /// The job ended early. What was written stays under a temporary name, which is returned, if there is any use in
-    /// it.
+    /// How much of which file counts so far: what [`Format::open`] needs to go on from here.
+    fn state(&self) -> Value;
+
+    /// Puts all that was written on the disk, where it stays if the sink is dropped.
+    fn sync(&mut self) -> Result<()>;
+
+    /// Completes the output: files get their final names.
+    fn finish(self: Box<Self>, header: &Header, counts: Counts) -> Result<()>;
+
+    /// The job ended early. What was written stays under a temporary name, which is returned if a reader of the format
+    /// can use it as it is.
     fn abandon(self: Box<Self>) -> Option<PathBuf>;
 }
 
-/// What is known before the first embedding.
+/// An output that is read back, item by item.
+pub struct Stored {
+    /// How it was made.
+    pub header: Header,
+    /// How many items it has.
+    pub counts: Counts,
+    /// What it says of each, in order.
+    pub items: Box<dyn Iterator<Item = Result<StoredItem>>>,
+}
+
+/// What an output says of one item.
 #[derive(Clone, Debug)]
-pub struct Header {
-    /// The model's name and the start of its hash, `name@sha8`.
-    pub model: String,
-    /// The length of an embedding.
-    pub dim: usize,
-    /// The kind of numbers to write.
-    pub dtype: OutputDtype,
-    /// Whether the embeddings have unit length.
-    pub normalized: bool,
+pub struct StoredItem {
+    /// The item.
+    pub item: Embedded,
+    /// The bytes that said so, where copying them is exact and reading them back might not be.
+    pub line: Option<Vec<u8>>,
+}
+
+/// A sink's own idea of its [state](Sink::state); nothing at all where there is none.
+fn restore<T: DeserializeOwned + Default>(state: Option<Value>) -> Result<T> {
+    let restored = state.map(serde_json::from_value).transpose();
+    Ok(restored.map_err(|error| Error::run(format!("the journal cannot be used: {error}")))?.unwrap_or_default())
+}
+
+/// The kind of item that records call so.
+fn kind(name: &str) -> Result<Kind, String> {
+    [Kind::Image, Kind::Text]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("unknown kind {name:?}"))
+}
+
+/// A state for the journal.
+fn state(state: &impl Serialize) -> Value {
+    // Structs of numbers cannot fail.
+    serde_json::to_value(state).unwrap_or_default()
 }
 
 /// The kind of numbers that an output holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OutputDtype {
     /// 32-bit floating point: nothing is lost.
     #[default]
@@ -87,6 +182,22 @@ impl OutputDtype {
         match self {
             Self::F32 => bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes())),
             Self::F16 => bytes.extend(numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
+        }
+    }
+
+    /// A number after a way through this kind.
+    fn round(self, x: f32) -> f32 {
+        match self {
+            Self::F32 => x,
+            Self::F16 => f16::from_f32(x).to_f32(),
+        }
+    }
+
+    /// The numbers in little-endian bytes.
+    fn read(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect(),
+            Self::F16 => bytes.as_chunks().0.iter().map(|&x| f16::from_le_bytes(x).to_f32()).collect(),
         }
     }
 
@@ -109,9 +220,14 @@ pub fn format(name: Option<&str>, output: &Path) -> Result<&'static dyn Format> 
     let Some(extension) = output.extension() else { return Ok(FORMATS[0]) };
     let of_extension = |format: &&&dyn Format| format.extensions().iter().any(|e| extension.eq_ignore_ascii_case(e));
     FORMATS.iter().find(of_extension).copied().ok_or_else(|| {
+        let hint = if cfg!(not(feature = "parquet")) && extension.eq_ignore_ascii_case("parquet") {
+            "this program was built without the cargo feature `parquet`".to_owned()
+        } else {
+            format!("say which with --format {}", names().replace(", ", "|"))
+        };
         Error::usage(format!("no format has the ending .{}", extension.to_string_lossy()))
             .at(output.display())
-            .hint(format!("say which with --format {}", names().replace(", ", "|")))
+            .hint(hint)
     })
 }
 
@@ -132,7 +248,8 @@ mod tests {
         let mut seen = HashSet::new();
         for format in FORMATS {
             assert!(seen.insert(format.name()), "{}", format.name());
-            assert!(!format.about().is_empty() && !format.extensions().is_empty());
+            assert!(!format.about().is_empty());
+            assert_eq!(format.extensions().is_empty(), format.shape() == Shape::Folder, "{}", format.name());
         }
         let extensions: Vec<_> = FORMATS.iter().flat_map(|format| format.extensions()).collect();
         assert_eq!(extensions.iter().collect::<HashSet<_>>().len(), extensions.len());
@@ -147,7 +264,7 @@ mod tests {
         assert_eq!(name(None, "photos").unwrap(), "jsonl");
         assert_eq!(name(None, "photos.NPY").unwrap(), "npy");
         assert_eq!(name(Some("npy"), "photos.jsonl").unwrap(), "npy");
-        assert_eq!(name(None, "photos.parquet").unwrap_err(), "photos.parquet: no format has the ending .parquet");
+        assert_eq!(name(None, "photos.xlsx").unwrap_err(), "photos.xlsx: no format has the ending .xlsx");
         assert_eq!(beside(Path::new("a/photos.npy"), ".ids.jsonl"), Path::new("a/photos.ids.jsonl"));
     }
 }

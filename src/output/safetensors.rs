@@ -1,12 +1,13 @@
 //! safetensors: the tensor `embeddings` with one row an item that succeeded, and the tensor `ids`, the bytes of a JSON
 //! list of their ids.
 
-use super::errors::ErrorLog;
-use super::{Format, Header, OutputDtype, Sink, Target};
+use super::errors::{ErrorLog, Place};
+use super::{Counts, Format, Header, OutputDtype, Shape, Sink, Target, restore, state};
 use crate::data::{Embedded, Kind};
 use crate::error::{Error, Result};
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Two tensors, and `NAME.errors.jsonl` if items failed.
@@ -25,83 +26,62 @@ impl Format for Safetensors {
         "the tensors `embeddings` and `ids` (bytes of a JSON list); NAME.errors.jsonl says which items failed"
     }
 
-    fn needs_file(&self) -> bool {
-        true
+    fn shape(&self) -> Shape {
+        Shape::File
     }
 
-    fn open(&self, target: Target, header: Header) -> Result<Box<dyn Sink>> {
-        let path = target.path().ok_or_else(|| Error::usage("safetensors needs a regular file"))?;
-        let errors = ErrorLog::beside(path);
-        // The ids come behind the embeddings, of which nobody knows yet how many there are: they wait in a file
-        // without a name.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let ids = match directory {
-            Some(directory) => tempfile::tempfile_in(directory),
-            None => tempfile::tempfile_in("."),
-        };
-        let ids = BufWriter::new(ids.map_err(|error| target.error(error))?);
-        let counts = Counts { rows: u64::MAX / 1_000_000, texts: u64::MAX, failed: u64::MAX, ids: u64::MAX / 2 };
-        let room = head(&header, &counts, 0)?.len();
-        let mut tensors = Tensors {
-            target: BufWriter::new(target),
-            ids,
-            errors,
-            header,
-            counts: Counts::default(),
-            room,
-            bytes: Vec::new(),
-        };
-        tensors.write_bytes(&vec![0; room])?;
+    fn open(&self, mut target: Target, header: &Header, state: Option<Value>) -> Result<Box<dyn Sink>> {
+        let state: State = restore(state)?;
+        // The ids come behind the embeddings, of which nobody knows yet how many there are: they wait in a file.
+        let ids = target.beside(".ids", state.ids)?;
+        let errors = ErrorLog::open(&target, Place::Beside, state.errors)?;
+        let most = u64::MAX / 1_000_000;
+        let counts = State { rows: most, texts: u64::MAX, failed: u64::MAX, ids: u64::MAX / 2, errors: 0 };
+        let room = head(header, &counts, 0)?.len();
+        let row = header.dim as u64 * header.dtype.size();
+        target.cut(if state.rows > 0 { room as u64 + state.rows.min(most) * row } else { 0 })?;
+        let mut tensors =
+            Tensors { target, ids, errors, header: header.clone(), counts: state, room, bytes: Vec::new() };
+        if tensors.counts.rows == 0 {
+            tensors.target.write_all(&vec![0; room]).map_err(|error| tensors.target.error(error))?;
+        }
         Ok(Box::new(tensors))
     }
 }
 
 struct Tensors {
-    target: BufWriter<Target>,
-    ids: BufWriter<File>,
+    target: Target,
+    ids: Target,
     errors: ErrorLog,
     header: Header,
-    counts: Counts,
+    counts: State,
     room: usize,
     bytes: Vec<u8>,
 }
 
 /// What the header says of the items.
-#[derive(Default)]
-struct Counts {
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct State {
     rows: u64,
     texts: u64,
     failed: u64,
     /// The length of the tensor `ids`.
     ids: u64,
+    /// The length of the log.
+    errors: u64,
 }
 
 impl Tensors {
-    fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.target.write_all(bytes).map_err(|error| self.target.get_ref().error(error))
-    }
-
-    fn write_id(&mut self, bytes: &[u8]) -> Result<()> {
-        self.counts.ids += bytes.len() as u64;
-        self.ids.write_all(bytes).map_err(|error| self.target.get_ref().error(error))
-    }
-
     /// Everything written, header and all.
-    fn close(mut self) -> Result<(Target, ErrorLog)> {
-        self.write_id(if self.counts.rows == 0 { b"[]" } else { b"]" })?;
-        let Self { target, ids, errors, header, counts, room, .. } = self;
-        let failed = |error: io::Error, target: &Target| target.error(error);
-        let mut target = target.into_inner().map_err(|error| {
-            let (error, writer) = error.into_parts();
-            failed(error, writer.get_ref())
-        })?;
-        let copied = ids.into_inner().map_err(io::IntoInnerError::into_error).and_then(|mut ids| {
-            ids.seek(SeekFrom::Start(0))?;
-            io::copy(&mut ids.take(counts.ids), &mut target)
-        });
-        copied.map_err(|error| failed(error, &target))?;
+    fn close(self) -> Result<(Target, Target, ErrorLog)> {
+        let Self { mut target, mut ids, errors, header, mut counts, room, .. } = self;
+        let last = ids.write_all(if counts.rows == 0 { b"[]" } else { b"]" });
+        last.map_err(|error| target.error(error))?;
+        counts.ids = ids.length();
+        let copied = io::copy(&mut ids.read_back()?.take(counts.ids), &mut target);
+        copied.map_err(|error| target.error(error))?;
         target.rewrite_start(&head(&header, &counts, room)?)?;
-        Ok((target, errors))
+        Ok((target, ids, errors))
     }
 }
 
@@ -110,55 +90,78 @@ impl Sink for Tensors {
         let embedding = match &item.result {
             Ok(embedding) => embedding,
             Err(error) => {
+                let before = self.counts.rows + self.counts.failed;
+                self.errors.write(&self.target, before, item, error)?;
                 self.counts.failed += 1;
-                return self.errors.write(&item.id, error);
+                return Ok(());
             }
         };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         self.header.dtype.extend(&mut bytes, embedding);
-        self.write_bytes(&bytes)?;
+        self.target.write_all(&bytes).map_err(|error| self.target.error(error))?;
         bytes.clear();
         bytes.push(if self.counts.rows == 0 { b'[' } else { b',' });
         serde_json::to_writer(&mut bytes, &item.id).map_err(Error::run)?;
-        self.write_id(&bytes)?;
+        self.ids.write_all(&bytes).map_err(|error| self.target.error(error))?;
         self.bytes = bytes;
         self.counts.rows += 1;
         self.counts.texts += u64::from(item.kind == Kind::Text);
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<()> {
-        let (target, errors) = self.close()?;
+    fn state(&self) -> Value {
+        state(&State { ids: self.ids.length(), errors: self.errors.length(), ..self.counts })
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        for target in [&mut self.target, &mut self.ids] {
+            target.sync()?;
+            target.keep_if_dropped();
+        }
+        self.errors.sync()
+    }
+
+    fn finish(self: Box<Self>, _: &Header, _: Counts) -> Result<()> {
+        let (target, ids, errors) = self.close()?;
         errors.finish()?;
-        target.commit()
+        target.commit()?;
+        ids.discard();
+        Ok(())
     }
 
     fn abandon(self: Box<Self>) -> Option<PathBuf> {
-        if self.counts.rows == 0 {
+        if self.counts.rows == 0 && self.counts.failed == 0 {
             return None;
         }
-        let (target, errors) = self.close().ok()?;
+        let (target, ids, errors) = self.close().ok()?;
+        ids.keep();
         errors.keep();
         target.keep()
     }
 }
 
 /// The header, filled with spaces up to `room` bytes.
-fn head(header: &Header, counts: &Counts, room: usize) -> Result<Vec<u8>> {
+fn head(header: &Header, counts: &State, room: usize) -> Result<Vec<u8>> {
     let dtype = match header.dtype {
         OutputDtype::F32 => "F32",
         OutputDtype::F16 => "F16",
     };
     let end = counts.rows * header.dim as u64 * header.dtype.size();
+    let mut metadata = serde_json::Map::new();
+    // The format has texts alone for values.
+    if let Value::Object(fields) = serde_json::to_value(header).map_err(Error::run)? {
+        metadata.extend(fields.into_iter().map(|(name, value)| match value {
+            Value::String(_) => (name, value),
+            other => (name, other.to_string().into()),
+        }));
+    }
+    let images = counts.rows.saturating_sub(counts.texts);
+    for (name, count) in [("images", images), ("texts", counts.texts), ("failed", counts.failed)] {
+        metadata.insert(name.to_owned(), count.to_string().into());
+    }
     let json = serde_json::json!({
-        "__metadata__": {
-            "model": header.model,
-            "normalized": header.normalized.to_string(),
-            "images": (counts.rows.saturating_sub(counts.texts)).to_string(),
-            "texts": counts.texts.to_string(),
-            "failed": counts.failed.to_string(),
-        },
+        "__metadata__": metadata,
         "embeddings": { "dtype": dtype, "shape": [counts.rows, header.dim], "data_offsets": [0, end] },
         "ids": { "dtype": "U8", "shape": [counts.ids], "data_offsets": [end, end + counts.ids] },
     });

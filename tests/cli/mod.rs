@@ -13,6 +13,9 @@ mod hub;
 mod models;
 mod outputs;
 mod process;
+#[cfg(unix)]
+mod resume;
+mod shards;
 mod similarity;
 mod zeroshot;
 

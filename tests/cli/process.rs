@@ -93,7 +93,7 @@ fn an_interrupted_job_keeps_what_it_did() {
         log.read_to_string(&mut rest).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
         assert!(rest.contains("error: interrupted\nhint: what was done before that is in "), "{rest}");
-        assert!(rest.trim_end().ends_with(&format!("{output}.part")), "{rest}");
+        assert!(rest.trim_end().ends_with(&format!("{output}.part; --resume goes on from there")), "{rest}");
         assert!(!sandbox.path(output).exists());
         let part = sandbox.read(&format!("{output}.part"));
         match output {

@@ -229,7 +229,7 @@ fn list_files(directory: &Path) -> Vec<File> {
 }
 
 /// A preprocessing in words.
-fn describe(preprocess: &Preprocess) -> String {
+pub(in crate::commands) fn describe(preprocess: &Preprocess) -> String {
     let [height, width] = preprocess.size;
     let filter = match preprocess.filter {
         Filter::Nearest => "nearest",

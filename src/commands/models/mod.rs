@@ -4,6 +4,8 @@ mod info;
 mod list;
 mod pull;
 
+pub(super) use info::describe;
+
 use super::{Command, Status};
 use crate::app::App;
 use crate::error::Result;
