@@ -5,10 +5,14 @@
 
 mod args;
 mod completions;
+mod dedup;
 mod doctor;
 mod embed;
 mod ending;
+mod index;
 mod models;
+mod search;
+mod sheet;
 mod show;
 mod similarity;
 mod zeroshot;
@@ -26,6 +30,9 @@ pub static COMMANDS: &[Entry] = &[
     Entry::of::<embed::Embed>(),
     Entry::of::<zeroshot::Zeroshot>(),
     Entry::of::<similarity::Similarity>(),
+    Entry::of::<search::Search>(),
+    Entry::of::<dedup::Dedup>(),
+    Entry::of::<index::Index>(),
     Entry::of::<models::Models>(),
     Entry::of::<doctor::Doctor>(),
     Entry::of::<completions::Completions>(),

@@ -4,6 +4,9 @@
 //! gets its final name by a rename at the very end.
 
 mod errors;
+mod groups;
+mod hits;
+pub mod html;
 mod json;
 mod jsonl;
 mod npy;
@@ -13,6 +16,8 @@ mod safetensors;
 mod similarities;
 mod target;
 
+pub use groups::{Group, Groups, Member};
+pub use hits::{Hits, ListFormat, Row};
 pub use json::{ErrorLine, write_line};
 pub use predictions::Predictions;
 pub use rows::RowFormat;

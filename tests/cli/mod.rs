@@ -13,6 +13,7 @@ mod hub;
 mod models;
 mod outputs;
 mod process;
+mod search;
 mod similarity;
 mod zeroshot;
 
