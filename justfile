@@ -34,6 +34,11 @@ fuzz TARGET SECONDS="60":
 bench:
     cargo bench --locked --bench block
 
+# Exact search and duplicates, in GB/s and GFLOP/s.
+[group: 'measure']
+bench-search:
+    cargo bench --locked --bench search
+
 # The same block in PyTorch.
 [group: 'measure']
 bench-torch: python

@@ -5,6 +5,7 @@
 //!
 //! embed      inputs ─► decode + preprocess (N threads, bounded, in order) ─► batches ─► tower ─► sink
 //! zeroshot   labels × templates ─► text tower ─► classifier (cached);  inputs ─► image tower ─► scores ─► sink
+//! search     queries ─► towers (or records);  mapped embeddings ─► blocks × queries ─► top-k ─► rows, contact sheet
 //! ```
 //!
 //! `ARCHITECTURE.md` says what each room is for and what must stay true.
@@ -45,6 +46,8 @@ pub mod output;
 
 // What is done with embeddings.
 pub mod classifier;
+
+pub mod index;
 
 pub mod eval;
 

@@ -5,12 +5,16 @@
 
 mod args;
 mod completions;
+mod dedup;
 mod doctor;
 mod embed;
 mod ending;
+mod index;
 mod merge;
 mod models;
 mod output_args;
+mod search;
+mod sheet;
 mod show;
 mod similarity;
 mod zeroshot;
@@ -28,6 +32,9 @@ pub static COMMANDS: &[Entry] = &[
     Entry::of::<embed::Embed>(),
     Entry::of::<zeroshot::Zeroshot>(),
     Entry::of::<similarity::Similarity>(),
+    Entry::of::<search::Search>(),
+    Entry::of::<dedup::Dedup>(),
+    Entry::of::<index::Index>(),
     Entry::of::<merge::Merge>(),
     Entry::of::<models::Models>(),
     Entry::of::<doctor::Doctor>(),

@@ -93,6 +93,11 @@ impl Kind {
 }
 
 impl Item {
+    /// An image file. It is opened by the path's real bytes; where those are not UTF-8, the id shows replacements.
+    pub fn file(path: PathBuf) -> Self {
+        Self { id: lossy(&path), kind: Kind::Image, content: Content::File(path) }
+    }
+
     /// A text, which is its own id.
     pub fn text(text: String) -> Self {
         Self { id: text.clone(), kind: Kind::Text, content: Content::Text(text) }

@@ -23,9 +23,11 @@ mod normalize;
 mod preprocess;
 mod resize;
 mod sniff;
+mod thumbnail;
 
 pub use preprocess::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
 pub use resize::{Window, resize};
+pub use thumbnail::thumbnail;
 
 use crate::error::{ItemError, ItemKind};
 use sniff::Format;

@@ -9,7 +9,10 @@
 mod clip_retrieval;
 mod csv;
 mod errors;
+mod groups;
 mod header;
+mod hits;
+pub mod html;
 mod journal;
 mod json;
 mod jsonl;
@@ -24,7 +27,9 @@ mod similarities;
 mod target;
 mod writer;
 
+pub use groups::{Group, Groups, Member};
 pub use header::{Counts, Header};
+pub use hits::{Hits, ListFormat, Row};
 pub use json::{ErrorLine, write_line};
 pub use predictions::Predictions;
 pub use rows::RowFormat;

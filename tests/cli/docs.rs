@@ -58,8 +58,11 @@ fn the_examples_of_every_help_text() {
         std::fs::create_dir_all(sandbox.path(directory)).unwrap();
     }
     shell(&sandbox.path(""), "clip-cli embed --texts captions.txt > captions.jsonl");
+    shell(&sandbox.path(""), "clip-cli embed photos/ cat.jpg dog.jpg --output photos.npy");
     let mut lines = 0;
-    for command in ["", "embed", "zeroshot", "similarity", "merge", "models", "doctor", "completions"] {
+    let commands =
+        ["", "embed", "zeroshot", "similarity", "search", "dedup", "merge", "models", "doctor", "completions"];
+    for command in commands {
         let ran = sandbox.run(&[&command.split_whitespace().collect::<Vec<_>>()[..], &["--help"]].concat());
         let help = String::from_utf8(ran.stdout).unwrap();
         for line in help.lines().filter_map(|line| line.strip_prefix("  ")) {

@@ -15,6 +15,7 @@ mod outputs;
 mod process;
 #[cfg(unix)]
 mod resume;
+mod search;
 mod shards;
 mod similarity;
 mod zeroshot;
