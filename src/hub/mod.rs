@@ -9,10 +9,20 @@
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads are promised"))]
+mod digest;
+#[cfg(feature = "hub")]
+mod elsewhere;
+#[cfg(feature = "hub")]
+mod explain;
+#[cfg(feature = "hub")]
+mod fetch;
 #[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads plan"))]
 mod plan;
+mod sha1;
 
 pub use cache::directory as cache_directory;
+pub use digest::Digest;
 
 use crate::card::{self, Card};
 use crate::error::{Error, Result};
@@ -22,6 +32,7 @@ use plan::Plan;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a reference is resolved.
 #[derive(Clone, Default)]
@@ -40,6 +51,8 @@ pub trait Watch: Send + Sync {
     fn expect(&self, bytes: u64);
     /// So many more bytes have come.
     fn advance(&self, bytes: u64);
+    /// Something holds the download up.
+    fn tell(&self, what: &str);
     /// Whether the download should end.
     fn cancelled(&self) -> bool;
 }
@@ -53,6 +66,8 @@ pub struct Found {
     pub origin: Option<Origin>,
     /// The card of the checkpoint, if it has one.
     pub card: Option<&'static Card>,
+    /// Whether the Hub was asked.
+    pub asked: bool,
     /// What a user should know about how it was found.
     pub notes: Vec<String>,
 }
@@ -83,7 +98,7 @@ pub fn resolve(reference: &str, offline: bool) -> Result<ModelFiles> {
 
 /// The files of the model that a reference names, and how they were found.
 pub fn resolve_with(reference: &str, options: &Options) -> Result<Found> {
-    let local = |files| Found { files, origin: None, card: None, notes: Vec::new() };
+    let local = |files| Found { files, origin: None, card: None, asked: false, notes: Vec::new() };
     #[cfg(feature = "builtin")]
     if reference == "builtin" {
         return Ok(local(ModelFiles::builtin()));
@@ -152,32 +167,34 @@ impl Remote {
         let cache = Cache::new(&directory, &self.repository);
         let local = cache.commit(&self.revision).map(|sha| (Holding::of(&cache, &sha), sha));
         match local {
-            Some((Holding::Whole, sha)) if !options.refresh || options.offline => self.open(&cache, sha, Vec::new()),
+            Some((Holding::Whole, sha)) if !options.refresh || options.offline => {
+                self.open(&cache, sha, false, Vec::new())
+            }
             Some((Holding::Enough { unknown }, sha)) if options.offline => {
                 let note = format!("{self}: the cache does not say whether there is a {}", unknown.join(", a "));
-                self.open(&cache, sha, vec![note])
+                self.open(&cache, sha, false, vec![note])
             }
             _ if options.offline => Err(Error::run(format!("{self} is not in the cache"))
                 .at(directory.display())
                 .hint(format!("fetch it once with a network: clip-cli models pull {self}"))),
             local => match self.download(&directory, &cache, options) {
-                Ok(sha) => self.open(&cache, sha, Vec::new()),
-                Err(Failure::Away(error)) => match local {
+                Ok(sha) => self.open(&cache, sha, true, Vec::new()),
+                Err(Failure::Away { error, .. } | Failure::Silent(error)) => match local {
                     Some((Holding::Whole | Holding::Enough { .. }, sha)) => {
                         let note = format!("{error}; using the copy in the cache, commit {sha}");
-                        self.open(&cache, sha, vec![note])
+                        self.open(&cache, sha, true, vec![note])
                     }
                     _ => Err(error),
                 },
-                Err(Failure::Other(error)) => Err(error),
+                Err(failure) => Err(failure.into_error()),
             },
         }
     }
 
-    fn open(&self, cache: &Cache, sha: String, notes: Vec<String>) -> Result<Found> {
+    fn open(&self, cache: &Cache, sha: String, asked: bool, notes: Vec<String>) -> Result<Found> {
         let files = ModelFiles::in_directory(&cache.snapshot(&sha), self.repository.clone())?;
         let origin = Origin { repository: self.repository.clone(), revision: self.revision.clone(), sha };
-        Ok(Found { files, origin: Some(origin), card: self.card, notes })
+        Ok(Found { files, origin: Some(origin), card: self.card, asked, notes })
     }
 
     #[cfg(feature = "hub")]
@@ -191,6 +208,12 @@ impl Remote {
             Error::run(format!("{self} is not in the cache, and this program was built without the Hub"))
                 .hint("build with the cargo feature `hub`, or give the directory of a downloaded checkpoint"),
         ))
+    }
+
+    /// The two halves of the repository's name.
+    #[cfg(feature = "hub")]
+    fn names(&self) -> (&str, &str) {
+        self.repository.split_once('/').unwrap_or(("", &self.repository))
     }
 
     /// Where else to look when a repository has no weights that we read.
@@ -214,12 +237,33 @@ impl fmt::Display for Remote {
 }
 
 /// Why a download gave nothing.
+#[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads fail so"))]
 enum Failure {
-    /// The Hub cannot be reached, or has a bad moment: a copy in the cache is as good.
-    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads fail so"))]
-    Away(Error),
+    /// The Hub cannot be reached, or has a bad moment: trying again may help, and a copy in the cache is as good.
+    Away {
+        error: Error,
+        /// How long the Hub asks us to wait.
+        wait: Option<Duration>,
+    },
+    /// The Hub says nothing; the request goes on without us.
+    Silent(Error),
+    /// The Hub knows no such model.
+    Missing(Error),
     /// The Hub answered, and the answer is no.
     Other(Error),
+}
+
+impl Failure {
+    #[cfg(feature = "hub")]
+    fn away(error: Error) -> Self {
+        Self::Away { error, wait: None }
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Away { error, .. } | Self::Silent(error) | Self::Missing(error) | Self::Other(error) => error,
+        }
+    }
 }
 
 /// How much of a commit the cache holds.
