@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often in a row something is tried in vain.
-pub(super) const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 4;
 
 /// The pause after the first attempt; each one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::cache::is_commit;
-use super::client::{ATTEMPTS, Download, Pulse, TICK};
+use super::client::{Download, Pulse, TICK};
 use super::digest::Promise;
 use crate::error::Error;
 use std::fs::{self, File, TryLockError};
@@ -49,7 +49,7 @@ impl Download<'_> {
 
     /// Brings a file here and checks it; returns the name of its blob.
     fn transfer(&self, name: &str, promise: &Promise, partial: &Partial, seen: &mut Seen) -> Result<String, Failure> {
-        let (mut attempt, mut repeats) = (1, 0);
+        let (mut attempt, mut repeats, mut most) = (1, 0, partial.len().unwrap_or(0));
         loop {
             let had = partial.len();
             if had == Some(promise.size) {
@@ -71,7 +71,10 @@ impl Download<'_> {
                 _ => self.begin(name, promise, partial, seen),
             };
             let failure = match outcome {
-                Ok(()) if partial.len() == Some(promise.size) => continue,
+                Ok(()) if partial.len().unwrap_or(0) > most || partial.len() == Some(promise.size) => {
+                    (attempt, most) = (1, partial.len().unwrap_or(0));
+                    continue;
+                }
                 Ok(()) => {
                     let message =
                         format!("{name} arrived with {} of {} bytes", partial.len().unwrap_or(0), promise.size);
@@ -86,8 +89,9 @@ impl Download<'_> {
                 Err(failure) => failure,
             };
             // Whoever gets on may stumble as often as it takes.
-            let gained = partial.len().unwrap_or(0) > had.unwrap_or(0);
-            attempt = if gained { 1 } else { attempt };
+            let now = partial.len().unwrap_or(0);
+            attempt = if now > most { 1 } else { attempt };
+            most = most.max(now);
             self.pause(attempt, failure)?;
             attempt += 1;
         }
@@ -125,15 +129,17 @@ impl Download<'_> {
         let request = move |pulse: Arc<Pulse>| {
             repository.download_file_to_bytes().filename(file).revision(sha).range(asked).progress(pulse).send()
         };
-        let bytes = self.wait(request, &mut |bytes| self.heard(name, promise, had, bytes, seen))?;
-        if bytes.len() as u64 != range.end - range.start {
-            // Whatever this is, it is not the piece that was asked for.
-            partial.remove();
-            let message =
-                format!("{name}: the Hub sent {} bytes where {} were asked for", bytes.len(), range.end - had);
-            return Err(Failure::away(Error::run(message).at(self.remote)));
-        }
-        partial.append(&bytes).map_err(|e| self.disk(&e))
+        let wanted = range.end - had;
+        let outcome = self.wait(request, &mut |bytes| {
+            if bytes > wanted {
+                // This server does not know pieces: only the whole file helps.
+                partial.remove();
+                let message = format!("{name}: the Hub sends more than the {wanted} bytes that were asked for");
+                return Err(Failure::away(Error::run(message).at(self.remote)));
+            }
+            self.heard(name, promise, had, bytes, seen)
+        });
+        partial.append(&outcome?).map_err(|e| self.disk(&e))
     }
 
     /// Passes progress on; calls off what brings more than was promised.
