@@ -92,7 +92,11 @@ impl App {
         found.notes.iter().for_each(|note| self.warn(note));
         let Some(origin) = &found.origin else { return Ok(found.files) };
         let commit = format!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha);
-        if found.asked { self.note(commit) } else { self.detail(commit) }
+        if found.asked {
+            self.note(commit)
+        } else {
+            self.detail(commit)
+        }
         Ok(found.files.from_hub(format!("{}@{}", origin.repository, origin.sha)))
     }
 

@@ -30,7 +30,7 @@ use crate::model::ModelFiles;
 use cache::{Cache, Known};
 use plan::Plan;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +118,77 @@ pub fn cached(reference: &str) -> Option<Origin> {
     held.then_some(Origin { repository: remote.repository, revision: remote.revision, sha })
 }
 
+/// A model's files on this machine.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// The model's name.
+    pub name: String,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// The file that was named, if it was one.
+    pub weights: Option<PathBuf>,
+    /// The repository and the commit that they come from, if they come from the Hub.
+    pub origin: Option<Origin>,
+    whole: bool,
+}
+
+/// Where a model's files are on this machine, all of them or some. Never uses the network.
+pub fn here(reference: &str) -> Result<Here> {
+    let path = Path::new(reference);
+    if path.exists() || looks_like_path(reference) {
+        let files = ModelFiles::open(path)?;
+        let directory = files.directory().map(Path::to_owned).unwrap_or_default();
+        let weights = path.is_file().then(|| path.to_owned());
+        return Ok(Here { name: files.name().to_owned(), directory, weights, origin: None, whole: true });
+    }
+    if reference == "builtin" {
+        return Err(Error::run("the built-in model is part of the program, and has no directory"));
+    }
+    let remote = Remote::parse(reference)?;
+    let cache = Cache::new(&cache_directory(), &remote.repository);
+    let snapshot = cache.commit(&remote.revision).map(|sha| (cache.snapshot(&sha), sha));
+    let Some((directory, sha)) = snapshot.filter(|(directory, _)| directory.is_dir()) else {
+        return Err(remote.not_cached());
+    };
+    let whole = Holding::of(&cache, &sha) != Holding::Part;
+    let origin = Origin { repository: remote.repository.clone(), revision: remote.revision, sha };
+    Ok(Here { name: remote.repository, directory, weights: None, origin: Some(origin), whole })
+}
+
+/// The checksum by which a file of the cache is called, and how it is made.
+pub fn checksum(path: &Path) -> Option<(Digest, String)> {
+    let name = cache::blob_name(path)?;
+    Some((Digest::of_name(&name)?, name))
+}
+
+impl Here {
+    /// An error unless the configuration and all weights are here.
+    pub fn whole(self) -> Result<Self> {
+        match &self.origin {
+            Some(origin) if !self.whole => {
+                let Origin { repository, revision, .. } = origin;
+                Err(Error::run("only a part of the model is in the cache")
+                    .at(self.directory.display())
+                    .hint(format!("fetch the rest: clip-cli models pull {repository}@{revision}")))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The files that models are made of, below the directory and sorted: of a directory of the user's own those of
+    /// known kinds, of the cache all.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let known = |path: &Path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| ["json", "safetensors", "txt", "gz", "model"].contains(&extension))
+        };
+        let tree = walkdir::WalkDir::new(&self.directory).max_depth(3).sort_by_file_name().into_iter().flatten();
+        let files = tree.filter(|entry| !entry.file_type().is_dir());
+        let below = files.filter_map(|entry| Some(entry.path().strip_prefix(&self.directory).ok()?.to_owned()));
+        below.filter(|path| self.origin.is_some() || known(path)).take(1000).collect()
+    }
+}
+
 /// Asks the Hub for one small answer; returns its address, or why it cannot be reached.
 #[cfg(feature = "hub")]
 pub fn reach() -> Result<String> {
@@ -174,9 +245,7 @@ impl Remote {
                 let note = format!("{self}: the cache does not say whether there is a {}", unknown.join(", a "));
                 self.open(&cache, sha, false, vec![note])
             }
-            _ if options.offline => Err(Error::run(format!("{self} is not in the cache"))
-                .at(directory.display())
-                .hint(format!("fetch it once with a network: clip-cli models pull {self}"))),
+            _ if options.offline => Err(self.not_cached()),
             local => match self.download(&directory, &cache, options) {
                 Ok(sha) => self.open(&cache, sha, true, Vec::new()),
                 Err(Failure::Away { error, .. } | Failure::Silent(error)) => match local {
@@ -195,6 +264,12 @@ impl Remote {
         let files = ModelFiles::in_directory(&cache.snapshot(&sha), self.repository.clone())?;
         let origin = Origin { repository: self.repository.clone(), revision: self.revision.clone(), sha };
         Ok(Found { files, origin: Some(origin), card: self.card, asked, notes })
+    }
+
+    fn not_cached(&self) -> Error {
+        Error::run(format!("{self} is not in the cache"))
+            .at(cache_directory().display())
+            .hint(format!("fetch it once with a network: clip-cli models pull {self}"))
     }
 
     #[cfg(feature = "hub")]
