@@ -5,7 +5,6 @@
 
 use super::sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -44,10 +43,7 @@ impl Digest {
             Self::Sha256 => {
                 let mut hash = Sha256::new();
                 each_piece(content, |piece| hash.update(piece))?;
-                let mut hex = String::with_capacity(64);
-                // Writing to a string cannot fail.
-                hash.finalize().iter().for_each(|byte| drop(write!(hex, "{byte:02x}")));
-                Ok(hex)
+                Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
             }
             Self::Git => {
                 let mut hash = Sha1::new();

@@ -99,7 +99,7 @@ impl ModelFiles {
 
     /// Weights that were found in a directory, and whether they are in open_clip's layout.
     pub(crate) fn with_weights(name: String, directory: PathBuf, weights: PathBuf, open_clip: bool) -> Self {
-        Self { name, place: Place::Directory { directory, weights, open_clip } }
+        Self { name, origin: None, place: Place::Directory { directory, weights, open_clip } }
     }
 
     /// A directory as the Hub has it, known by another name.

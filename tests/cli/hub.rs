@@ -509,3 +509,73 @@ fn a_cache_that_is_only_read() {
     assert_eq!((pulled.0, embedded.0), (0, 0), "{}{}", pulled.2, embedded.2);
     assert_eq!(before, after, "something was written");
 }
+
+#[test]
+fn where_a_model_is() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = FakeHub::of_directory(NAME, &golden("hf-clip-quickgelu"), Fault::None);
+    let ask =
+        |arguments: &[&str]| run(program(&dead(), home.path()).args([&["models", "where", NAME], arguments].concat()));
+    let (code, out, err) = ask(&[]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(err.contains("not in the cache") && err.contains("clip-cli models pull org/tiny-clip"), "{err}");
+
+    assert_eq!(pull(&hub.endpoint, home.path(), NAME).0, 0);
+    let snapshot = snapshot(home.path());
+    assert_eq!(ask(&[]), (0, format!("{}\n", snapshot.display()), String::new()));
+    let (_, out, _) = ask(&["--files"]);
+    let files: Vec<&Path> = out.lines().map(Path::new).collect();
+    assert!(files.contains(&snapshot.join("model.safetensors").as_path()), "{out}");
+    assert!(files.iter().all(|file| file.is_file()), "{out}");
+    let (_, out, _) = ask(&["--format", "jsonl"]);
+    let place: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((place["origin"]["sha"].as_str(), place["origin"]["revision"].as_str()), (Some(SHA), Some("main")));
+
+    // Half a model is not a model.
+    std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
+    let (code, _, err) = ask(&[]);
+    assert_eq!(code, 3);
+    assert!(err.contains("only a part of the model"), "{err}");
+}
+
+#[test]
+fn what_is_broken_in_the_cache_is_found() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = FakeHub::of_directory(NAME, &golden("hf-clip-quickgelu"), Fault::None);
+    assert_eq!(pull(&hub.endpoint, home.path(), NAME).0, 0);
+    let verify = || {
+        let (code, out, err) = run(program(&dead(), home.path()).args(["models", "verify", NAME]));
+        let rows = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        (
+            code,
+            rows.map(|row| (row["what"].as_str().unwrap().to_owned(), row))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+            err,
+        )
+    };
+    let (code, rows, err) = verify();
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(rows["model.safetensors"]["message"], "sha256 as the Hub lists it");
+    assert_eq!(rows["tokenizer.json"]["message"], "git-sha1 as the Hub lists it");
+    assert!(rows.contains_key("image tower") && rows.contains_key("text tower") && rows.contains_key("tokenizer"));
+
+    // One byte of the weights, which neither their length nor their form shows.
+    let blob = snapshot(home.path()).join("model.safetensors").canonicalize().unwrap();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    let (code, rows, err) = verify();
+    assert_eq!(code, 1, "{err}");
+    assert_eq!((&rows["model.safetensors"]["ok"], &rows["tokenizer.json"]["ok"]), (&false.into(), &true.into()));
+    let hint = rows["model.safetensors"]["hint"].as_str().unwrap();
+    assert!(hint.contains(blob.to_str().unwrap()) && hint.contains("clip-cli models pull org/tiny-clip"), "{hint}");
+
+    // What the hint says helps.
+    std::fs::remove_file(&blob).unwrap();
+    let (_, rows, _) = verify();
+    assert_eq!(rows["model.safetensors"]["ok"], false);
+    assert_eq!(pull(&hub.endpoint, home.path(), NAME).0, 0);
+    assert_eq!(verify().0, 0);
+    is_whole(home.path());
+}
