@@ -1,7 +1,8 @@
 //! Downloads seen by the user: a progress bar, and Ctrl-C.
 
-use super::{App, Interrupt, Progress};
+use super::{App, Interrupt, Progress, Verbosity};
 use crate::hub::Watch;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,12 +10,18 @@ struct Download {
     progress: Progress,
     interrupt: Interrupt,
     expected: AtomicU64,
+    quiet: bool,
 }
 
 impl App {
     /// Somebody who watches a download for the user.
     pub fn watch_download(&self) -> Arc<dyn Watch> {
-        Arc::new(Download { progress: self.progress("bytes"), interrupt: self.interrupt, expected: AtomicU64::new(0) })
+        Arc::new(Download {
+            progress: self.progress("bytes"),
+            interrupt: self.interrupt,
+            expected: AtomicU64::new(0),
+            quiet: self.verbosity == Verbosity::Quiet,
+        })
     }
 }
 
@@ -25,6 +32,13 @@ impl Watch for Download {
 
     fn advance(&self, bytes: u64) {
         self.progress.add(bytes);
+    }
+
+    fn tell(&self, what: &str) {
+        if !self.quiet {
+            // Nobody may be listening, which is no reason to stop.
+            self.progress.aside(|| drop(writeln!(std::io::stderr(), "{what}")));
+        }
     }
 
     fn cancelled(&self) -> bool {

@@ -91,7 +91,12 @@ impl App {
         let found = hub::resolve_with(reference, &hub::Options { offline: self.offline, refresh: false, watch })?;
         found.notes.iter().for_each(|note| self.warn(note));
         let Some(origin) = &found.origin else { return Ok(found.files) };
-        self.detail(format_args!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha));
+        let commit = format!("{}@{} is commit {}", origin.repository, origin.revision, origin.sha);
+        if found.asked {
+            self.note(commit)
+        } else {
+            self.detail(commit)
+        }
         Ok(found.files.from_hub(format!("{}@{}", origin.repository, origin.sha)))
     }
 

@@ -70,6 +70,9 @@ impl Visible {
     fn set_style(&self) {
         let unit = self.unit;
         let template = match self.bar.length() {
+            Some(_) if unit == "bytes" => {
+                "{wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  ETA {eta}".to_owned()
+            }
             Some(_) => format!("{{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{rate}}/s  ETA {{eta}}"),
             None => format!("{{spinner}} {{human_pos}} {unit}  {{rate}}/s  {{elapsed}}"),
         };

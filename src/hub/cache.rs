@@ -2,7 +2,9 @@
 //!
 //! Reading it needs no network and no feature: what Python downloaded, we open.
 
+use super::digest::Promise;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,7 @@ pub(super) fn setting(name: &str) -> Option<OsString> {
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     root: PathBuf,
+    locks: PathBuf,
 }
 
 /// What the cache knows about a file of a snapshot.
@@ -43,7 +46,8 @@ pub(super) enum Known {
 impl Cache {
     /// The repository `org/name` below the cache directory.
     pub(super) fn new(directory: &Path, repository: &str) -> Self {
-        Self { root: directory.join(format!("models--{}", repository.replace('/', "--"))) }
+        let folder = format!("models--{}", repository.replace('/', "--"));
+        Self { root: directory.join(&folder), locks: directory.join(".locks").join(folder) }
     }
 
     /// The commit that a branch or tag meant when it was last resolved; a commit means itself.
@@ -51,20 +55,16 @@ impl Cache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let sha = std::fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
+        let sha = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
         Some(sha.trim().to_owned()).filter(|sha| is_commit(sha))
     }
 
     /// Remembers what a branch or tag means.
     pub(super) fn remember(&self, revision: &str, sha: &str) -> io::Result<()> {
-        if is_commit(revision) {
+        if is_commit(revision) || self.commit(revision).as_deref() == Some(sha) {
             return Ok(());
         }
-        let path = self.root.join("refs").join(revision);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(path, sha)
+        write_whole(&self.root.join("refs").join(revision), sha.as_bytes())
     }
 
     /// The directory of a commit's files.
@@ -86,24 +86,88 @@ impl Cache {
     /// Remembers that a commit has no such file, as Python's client does.
     pub(super) fn mark_absent(&self, sha: &str, name: &str) -> io::Result<()> {
         let path = self.absent(sha, name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(path, b"")
+        if path.exists() { Ok(()) } else { write_whole(&path, b"") }
     }
 
-    /// Forgets a file whose content is not what the Hub promised.
-    pub(super) fn forget(&self, sha: &str, name: &str) {
-        let pointer = self.snapshot(sha).join(name);
-        if let Ok(blob) = pointer.canonicalize() {
-            let _ = std::fs::remove_file(blob);
+    /// Whether a commit's file is here: it has the promised size, and its content the promised name.
+    pub(super) fn holds(&self, sha: &str, name: &str, promise: &Promise) -> bool {
+        let path = self.snapshot(sha).join(name);
+        let sized = fs::metadata(&path).is_ok_and(|data| data.is_file() && data.len() == promise.size);
+        sized && blob_name(&path).is_none_or(|name| promise.is(&name))
+    }
+
+    /// The name of the blob that holds the promised content, from whatever commit it came.
+    pub(super) fn blob(&self, promise: &Promise) -> Option<String> {
+        let sized =
+            |entry: &fs::DirEntry| entry.metadata().is_ok_and(|data| data.is_file() && data.len() == promise.size);
+        let names = fs::read_dir(self.root.join("blobs")).ok()?.flatten().filter(sized);
+        names.filter_map(|entry| entry.file_name().into_string().ok()).find(|name| promise.is(name))
+    }
+
+    /// Makes a file, whose content was checked, a blob.
+    pub(super) fn adopt(&self, file: &Path, blob: &str) -> io::Result<()> {
+        // A power cut must not leave a final name with a hole below it.
+        fs::File::open(file)?.sync_all()?;
+        fs::create_dir_all(self.root.join("blobs"))?;
+        fs::rename(file, self.root.join("blobs").join(blob))
+    }
+
+    /// Makes a commit's file lead to a blob.
+    pub(super) fn link(&self, sha: &str, name: &str, blob: &str) -> io::Result<()> {
+        let path = self.snapshot(sha).join(name);
+        let parent = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(parent)?;
+        let new = own_name(&path);
+        let _ = fs::remove_file(&new);
+        #[cfg(unix)]
+        {
+            let up = "../".repeat(name.split('/').count() + 1);
+            std::os::unix::fs::symlink(format!("{up}blobs/{blob}"), &new)?;
         }
-        let _ = std::fs::remove_file(pointer);
+        #[cfg(not(unix))]
+        {
+            let blob = self.root.join("blobs").join(blob);
+            fs::hard_link(&blob, &new).or_else(|_| fs::copy(&blob, &new).map(drop))?;
+        }
+        fs::rename(new, path)
+    }
+
+    /// Where a file grows until it is whole and checked.
+    pub(super) fn partial(&self, promise: &Promise) -> PathBuf {
+        self.root.join(".partial").join(&promise.oid)
+    }
+
+    /// The lock that whoever fetches this content holds.
+    pub(super) fn lock(&self, promise: &Promise) -> io::Result<fs::File> {
+        fs::create_dir_all(&self.locks)?;
+        fs::File::create(self.locks.join(format!("{}.lock", promise.oid)))
     }
 
     fn absent(&self, sha: &str, name: &str) -> PathBuf {
         self.root.join(".no_exist").join(sha).join(name)
     }
+}
+
+/// The name of the blob that a file of a snapshot leads to, if it leads to one.
+pub(super) fn blob_name(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    let below = target.parent()?.file_name()? == "blobs";
+    below.then(|| target.file_name()?.to_str().map(str::to_owned))?
+}
+
+/// Writes a file that gets its name when it is whole.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let new = own_name(path);
+    fs::write(&new, content)?;
+    fs::rename(new, path)
+}
+
+/// A name beside `path` that no other process uses.
+fn own_name(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".new-{}", std::process::id()))
 }
 
 /// Whether a revision is a whole commit hash, which never changes its meaning.

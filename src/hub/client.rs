@@ -1,12 +1,13 @@
 //! Fetches the files of a checkpoint from the Hub into the cache.
 
 use super::cache::{is_commit, setting};
+use super::digest::{Digest, Promise};
 use super::plan::{self, CONFIGS, Plan};
 use super::{Cache, Failure, Options, Remote, Watch};
 use crate::error::Error;
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClientBuilder, HFError, HFRepositorySync, RepoTypeModel};
+use hf_hub::{HFClientBuilder, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,25 +15,35 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a broken transfer is begun again.
-const ATTEMPTS: u32 = 3;
+/// How often in a row something is tried in vain.
+const ATTEMPTS: u32 = 4;
+
+/// The pause after the first attempt; each one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause that the Hub may ask for; its limits are counted over five minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// How long the Hub may say nothing, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a waiting thread looks whether it should go on waiting.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// The most files that a repository may list.
+const MOST_FILES: usize = 20_000;
 
 /// One checkpoint on its way into the cache.
 pub(super) struct Download<'a> {
-    remote: &'a Remote,
-    cache: &'a Cache,
-    directory: &'a Path,
-    repository: HFRepositorySync<RepoTypeModel>,
+    pub(super) remote: &'a Remote,
+    pub(super) cache: &'a Cache,
+    pub(super) directory: &'a Path,
+    pub(super) client: HFClientSync,
+    pub(super) repository: HFRepositorySync<RepoTypeModel>,
+    pub(super) watch: Option<Arc<dyn Watch>>,
+    pub(super) sha: String,
+    pub(super) files: BTreeMap<String, Promise>,
     patience: Duration,
-    watch: Option<Arc<dyn Watch>>,
-    sha: String,
-    sizes: BTreeMap<String, u64>,
 }
 
 impl<'a> Download<'a> {
@@ -43,52 +54,38 @@ impl<'a> Download<'a> {
         cache: &'a Cache,
         options: &Options,
     ) -> Result<Self, Failure> {
-        let client = HFClientBuilder::new()
-            .cache_dir(directory)
-            .user_agent(concat!("clip-cli/", env!("CARGO_PKG_VERSION")))
-            .retry_max_attempts(ATTEMPTS as usize)
-            .build_sync()
-            .map_err(|e| remote.explain(e))?;
-        let (org, name) = remote.repository.split_once('/').unwrap_or(("", &remote.repository));
+        let client = client().map_err(|e| remote.explain(e))?;
         let seconds = setting("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.to_str()?.parse().ok());
+        let (org, name) = remote.names();
         let mut download = Self {
             remote,
             cache,
             directory,
             repository: client.model(org, name),
-            patience: seconds.map_or(PATIENCE, Duration::from_secs),
+            client,
             watch: options.watch.clone(),
             sha: remote.revision.clone(),
-            sizes: BTreeMap::new(),
+            files: BTreeMap::new(),
+            patience: seconds.map_or(PATIENCE, Duration::from_secs),
         };
         if !is_commit(&remote.revision) {
-            let (repository, revision) = (download.repository.clone(), remote.revision.clone());
-            let info = download.wait(None, move |_| repository.info().revision(revision).send())?;
-            download.sha = info
-                .sha
-                .filter(|sha| is_commit(sha))
-                .ok_or_else(|| Failure::Other(Error::run(format!("the Hub does not say which commit {remote} is"))))?;
+            download.sha = download.resolve()?;
         }
-        let (repository, sha) = (download.repository.clone(), download.sha.clone());
-        let tree = download.wait(None, move |_| repository.list_tree().revision(sha).recursive(true).send())?;
-        download.sizes.extend(tree.into_iter().filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, .. } => Some((path, size)),
-            RepoTreeEntry::Directory { .. } => None,
-        }));
+        download.files = download.list(&download.sha)?;
         Ok(download)
     }
 
     /// Fetches what the checkpoint needs; returns the commit.
     pub(super) fn run(self) -> Result<String, Failure> {
-        let has = |name: &str| self.sizes.contains_key(name);
+        let has = |name: &str| self.files.contains_key(name);
         self.fetch_all(CONFIGS.iter().copied().filter(|name| has(name)))?;
         let (config, open_clip) = (self.content("config.json"), self.content("open_clip_config.json"));
         let plan = Plan { config: config.as_deref(), open_clip: open_clip.as_deref() };
         let Some(weights) = plan.weights(has) else { return Err(Failure::Other(self.no_weights())) };
         let tokenizer = plan.tokenizer(has);
         self.fetch_all(tokenizer.iter().map(String::as_str))?;
+        self.fetch_all([weights].into_iter())?;
         if weights.ends_with(".json") {
-            self.fetch_all([weights].into_iter())?;
             let shards = self.content(weights).and_then(|index| plan::shards(&index)).unwrap_or_default();
             if let Some(lost) = shards.iter().find(|shard| !has(shard)) {
                 return Err(Failure::Other(
@@ -96,8 +93,6 @@ impl<'a> Download<'a> {
                 ));
             }
             self.fetch_all(shards.iter().map(String::as_str))?;
-        } else {
-            self.fetch_all([weights].into_iter())?;
         }
         // Only now is the commit as good as its name: what is absent is known, and the branch means this commit.
         let absent = plan.candidates().into_iter().filter(|name| !has(name));
@@ -106,55 +101,90 @@ impl<'a> Download<'a> {
         Ok(self.sha)
     }
 
-    fn fetch_all<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<(), Failure> {
-        let missing: Vec<(&str, u64)> = names
-            .map(|name| (name, self.sizes.get(name).copied().unwrap_or_default()))
-            .filter(|&(name, size)| self.size_here(name) != Some(size))
-            .collect();
-        if let Some(watch) = &self.watch {
-            watch.expect(missing.iter().map(|(_, size)| size).sum());
-        }
-        missing.into_iter().try_for_each(|(name, size)| self.fetch(name, size))
+    /// The files of a commit.
+    pub(super) fn list(&self, revision: &str) -> Result<BTreeMap<String, Promise>, Failure> {
+        let tree = self.ask(|| {
+            let (repository, revision) = (self.repository.clone(), revision.to_owned());
+            move |_| repository.list_tree().revision(revision).recursive(true).limit(MOST_FILES).send()
+        })?;
+        let files = tree.into_iter().filter_map(|entry| match entry {
+            RepoTreeEntry::File { path, size, oid, lfs, .. } => {
+                let digest = if lfs.is_some() { Digest::Sha256 } else { Digest::Git };
+                Some((path, Promise { size, oid, digest }))
+            }
+            RepoTreeEntry::Directory { .. } => None,
+        });
+        Ok(files.collect())
     }
 
-    /// Fetches one file. The client does not compare what came with what was promised, so that is done here.
-    fn fetch(&self, name: &str, size: u64) -> Result<(), Failure> {
+    /// The commit that the revision means now.
+    fn resolve(&self) -> Result<String, Failure> {
+        let info = self.ask(|| {
+            let (repository, revision) = (self.repository.clone(), self.remote.revision.clone());
+            move |_| repository.info().revision(revision).send()
+        });
+        let info = match info {
+            Err(Failure::Missing(error)) => return Err(Failure::Other(self.other_kind(error))),
+            info => info?,
+        };
+        let sha = info.sha.filter(|sha| is_commit(sha));
+        sha.ok_or_else(|| {
+            Failure::Other(
+                Error::run("the Hub does not say which commit this is")
+                    .at(self.remote)
+                    .hint("is HF_ENDPOINT the address of a Hub?"),
+            )
+        })
+    }
+
+    /// Makes requests until one is answered, as long as asking again may help.
+    pub(super) fn ask<T, R>(&self, mut request: impl FnMut() -> R) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        R: FnOnce(Arc<Pulse>) -> Result<T, HFError> + Send + 'static,
+    {
         let mut attempt = 1;
         loop {
-            if self.size_here(name) == Some(size) {
-                // Another process was faster.
-                return Ok(());
+            match self.wait(request(), &mut |_| Ok(())) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.pause(attempt, failure)?,
             }
-            self.cache.forget(&self.sha, name);
-            let (repository, sha, file) = (self.repository.clone(), self.sha.clone(), name.to_owned());
-            let outcome = self.wait(Some(size), move |pulse| {
-                repository.download_file().filename(file).revision(sha).progress(pulse).send()
-            });
-            let failure = match outcome {
-                Ok(_) if self.size_here(name) == Some(size) => return Ok(()),
-                Ok(_) => {
-                    let got = self.size_here(name).unwrap_or_default();
-                    self.cache.forget(&self.sha, name);
-                    let message = format!("{name} arrived with {got} of {size} bytes");
-                    Failure::Away(Error::run(message).at(self.remote).hint("try again: what is complete is kept"))
-                }
-                Err(Failure::Away(error)) => Failure::Away(error),
-                Err(other) => return Err(other),
-            };
-            if attempt >= ATTEMPTS || self.cancelled() {
-                return Err(failure);
-            }
-            std::thread::sleep(Duration::from_millis(200 << attempt));
             attempt += 1;
         }
     }
 
+    /// Sleeps before another attempt, or says that there should be none.
+    pub(super) fn pause(&self, attempt: u32, failure: Failure) -> Result<(), Failure> {
+        let (error, asked) = match &failure {
+            Failure::Away { error, wait } => (error, *wait),
+            Failure::Silent(error) => (error, None),
+            Failure::Missing(_) | Failure::Other(_) => return Err(failure),
+        };
+        if attempt >= ATTEMPTS || asked.is_some_and(|asked| asked > LONGEST_PAUSE) {
+            return Err(failure);
+        }
+        let pause = asked.unwrap_or(FIRST_PAUSE * 2u32.pow(attempt - 1));
+        if let Some(watch) = &self.watch
+            && pause >= Duration::from_secs(1)
+        {
+            watch.tell(&format!("{error}; trying again in {} s", pause.as_secs()));
+        }
+        let end = Instant::now() + pause;
+        while Instant::now() < end {
+            if self.cancelled() {
+                return Err(Failure::Other(Error::interrupted()));
+            }
+            std::thread::sleep(TICK.min(end.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
+    }
+
     /// Runs a request on a thread of its own, because the client itself would wait for ever for a silent Hub and
-    /// would not hear Ctrl-C. `size` is the number of bytes that progress is to be reported for.
-    fn wait<T: Send + 'static>(
+    /// would not hear Ctrl-C. `heard` hears how many bytes have come, and may call it off.
+    pub(super) fn wait<T: Send + 'static>(
         &self,
-        size: Option<u64>,
         request: impl FnOnce(Arc<Pulse>) -> Result<T, HFError> + Send + 'static,
+        heard: &mut dyn FnMut(u64) -> Result<(), Failure>,
     ) -> Result<T, Failure> {
         let pulse = Arc::new(Pulse { last: Mutex::new(Instant::now()), bytes: AtomicU64::new(0) });
         let (sender, receiver) = channel();
@@ -163,23 +193,12 @@ impl<'a> Download<'a> {
             // Nobody listens any more when the wait was given up.
             let _ = sender.send(request(theirs));
         });
-        let mut told = 0;
-        let mut tell = |bytes: u64| {
-            if let (Some(watch), Some(size)) = (&self.watch, size) {
-                let bytes = bytes.min(size);
-                watch.advance(bytes.saturating_sub(told));
-                told = told.max(bytes);
-            }
-        };
         loop {
-            match receiver.recv_timeout(TICK) {
-                Ok(outcome) => {
-                    if outcome.is_ok() {
-                        tell(size.unwrap_or_default());
-                    }
-                    return outcome.map_err(|e| self.remote.explain(e));
-                }
-                Err(RecvTimeoutError::Timeout) => tell(pulse.bytes.load(Ordering::Relaxed)),
+            let outcome = receiver.recv_timeout(TICK);
+            heard(pulse.bytes.load(Ordering::Relaxed))?;
+            match outcome {
+                Ok(outcome) => return outcome.map_err(|e| self.remote.explain(e)),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::Other(Error::run("the download ended without a word").at(self.remote)));
                 }
@@ -188,47 +207,21 @@ impl<'a> Download<'a> {
                 return Err(Failure::Other(Error::interrupted()));
             }
             if pulse.silence() > self.patience {
-                let seconds = self.patience.as_secs();
-                return Err(Failure::Away(
-                    Error::run(format!("the Hub said nothing for {seconds} seconds")).at(self.remote).hint(NETWORK),
-                ));
+                return Err(self.remote.silent(self.patience));
             }
         }
     }
 
-    fn cancelled(&self) -> bool {
+    pub(super) fn cancelled(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.cancelled())
     }
 
+    pub(super) fn disk(&self, error: &std::io::Error) -> Failure {
+        Failure::Other(super::explain::disk(error).at(self.directory.display()))
+    }
+
     fn content(&self, name: &str) -> Option<Vec<u8>> {
-        self.sizes.contains_key(name).then(|| std::fs::read(self.cache.snapshot(&self.sha).join(name)).ok())?
-    }
-
-    fn size_here(&self, name: &str) -> Option<u64> {
-        std::fs::metadata(self.cache.snapshot(&self.sha).join(name)).ok().map(|data| data.len())
-    }
-
-    fn disk(&self, error: &std::io::Error) -> Failure {
-        Failure::Other(disk(error).at(self.directory.display()))
-    }
-
-    fn no_weights(&self) -> Error {
-        let has = |name: &str| self.sizes.contains_key(name);
-        let error = |message: &str| Error::run(message).at(self.remote);
-        let elsewhere = self.remote.elsewhere();
-        let safetensors = self.sizes.keys().find(|name| name.ends_with(".safetensors"));
-        let (error, hint) = match (plan::pickles(self.sizes.keys().map(String::as_str)), safetensors) {
-            (Some(pickle), None) => (
-                error(&format!("no safetensors on this revision, only {pickle}, which can run code and is not read")),
-                "look in the repository's pull requests for a conversion and name it: org/name@refs/pr/N",
-            ),
-            (_, Some(_)) if !has("config.json") && !has("open_clip_config.json") => (
-                error("there are weights, but neither config.json nor open_clip_config.json says what they are"),
-                "is this a CLIP or SigLIP model?",
-            ),
-            _ => (error("no weights of a layout that we read"), "is this a CLIP or SigLIP model?"),
-        };
-        error.hint(elsewhere.as_deref().unwrap_or(hint))
+        self.files.contains_key(name).then(|| std::fs::read(self.cache.snapshot(&self.sha).join(name)).ok())?
     }
 }
 
@@ -236,100 +229,33 @@ impl<'a> Download<'a> {
 pub(super) fn reach() -> Result<String, Error> {
     let remote =
         Remote { repository: "openai/clip-vit-base-patch32".to_owned(), revision: "main".to_owned(), card: None };
-    let asked = HFClientBuilder::new().retry_max_attempts(1).build_sync().and_then(|client| {
-        let (org, name) = remote.repository.split_once('/').unwrap_or_default();
+    let asked = client().and_then(|client| {
+        let (org, name) = remote.names();
         client.model(org, name).info().send()
     });
     match asked.map_err(|e| remote.explain(e)) {
-        Ok(_) => {
-            let endpoint = setting("HF_ENDPOINT").map(|endpoint| endpoint.to_string_lossy().into_owned());
-            Ok(endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned()))
-        }
-        Err(Failure::Away(error) | Failure::Other(error)) => Err(error),
+        Ok(_) => Ok(endpoint()),
+        Err(failure) => Err(failure.into_error()),
     }
 }
 
-const NETWORK: &str = "check the network and HF_ENDPOINT; models in the cache work without (--offline)";
-
-impl Remote {
-    /// What the client's error means for a user.
-    fn explain(&self, error: HFError) -> Failure {
-        let page = format!("https://huggingface.co/{}", self.repository);
-        let other = |message: String, hint: String| Failure::Other(Error::run(message).at(self).hint(hint));
-        let away = |message: String| Failure::Away(Error::run(message).at(self).hint(NETWORK));
-        let unnamed = || {
-            let hint = "check the spelling; it must be a model, not a data set or a space. A private or gated one needs \
-                        HF_TOKEN";
-            other("there is no such repository on the Hub".to_owned(), hint.to_owned())
-        };
-        let code = match &error {
-            HFError::AuthRequired { context } | HFError::Forbidden { context } | HFError::Http { context } => {
-                context.error_code.clone()
-            }
-            HFError::RevisionNotFound { context, .. } | HFError::EntryNotFound { context, .. } => {
-                context.as_ref().and_then(|context| context.error_code.clone())
-            }
-            _ => None,
-        };
-        match error {
-            HFError::RepoNotFound { .. } => unnamed(),
-            _ if code.as_deref() == Some("RepoNotFound") => unnamed(),
-            HFError::RevisionNotFound { .. } if code.is_none() && self.revision == "main" => unnamed(),
-            HFError::RevisionNotFound { revision, .. } => {
-                other(format!("the repository has no revision {revision:?}"), format!("see {page}/branches"))
-            }
-            HFError::AuthRequired { .. } => other(
-                "the Hub wants a login (401)".to_owned(),
-                format!("accept the terms on {page} if it is gated, then set HF_TOKEN to a token that may read it"),
-            ),
-            HFError::Forbidden { .. } => other(
-                "the Hub refuses the token (403)".to_owned(),
-                format!("ask for access on {page}, and see that the token in HF_TOKEN may read gated repositories"),
-            ),
-            HFError::EntryNotFound { path, .. } => {
-                other(format!("{path} is listed but cannot be fetched (404)"), "try again later".to_owned())
-            }
-            HFError::RateLimited { retry_after, .. } => {
-                let when = retry_after.map_or("later".to_owned(), |wait| format!("in {} seconds", wait.as_secs()));
-                other(
-                    "the Hub allows no more requests (429)".to_owned(),
-                    format!("try again {when}; HF_TOKEN raises the limit"),
-                )
-            }
-            HFError::Request { source, .. } if source.is_connect() => away("the Hub cannot be reached".to_owned()),
-            HFError::Request { source, .. } => away(format!("the connection to the Hub broke: {}", root(&source))),
-            HFError::Http { context } if context.status.is_server_error() => {
-                away(format!("the Hub has a fault ({})", context.status))
-            }
-            HFError::CacheLockTimeout { path } => other(
-                "another process holds the cache".to_owned(),
-                format!("wait for it to end; the lock is {}", path.display()),
-            ),
-            HFError::Io(error) => Failure::Other(disk(&error).at(super::cache_directory().display())),
-            error => other(error.to_string(), NETWORK.to_owned()),
-        }
-    }
+/// The address of the Hub: `HF_ENDPOINT`, or Hugging Face's own.
+pub(super) fn endpoint() -> String {
+    let set = setting("HF_ENDPOINT").map(|endpoint| endpoint.to_string_lossy().trim_end_matches('/').to_owned());
+    set.unwrap_or_else(|| "https://huggingface.co".to_owned())
 }
 
-fn disk(error: &std::io::Error) -> Error {
-    let hint = match error.kind() {
-        std::io::ErrorKind::StorageFull => "make room, or set HF_HOME to a place that has some",
-        _ => "set HF_HOME to a directory that can be written",
-    };
-    Error::run(format!("the cache cannot be written: {error}")).hint(hint)
-}
-
-/// The innermost cause, which says most.
-fn root(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// The client; it makes every request once, because we know better when to make it again.
+fn client() -> Result<HFClientSync, HFError> {
+    HFClientBuilder::new()
+        .endpoint(endpoint())
+        .user_agent(concat!("clip-cli/", env!("CARGO_PKG_VERSION")))
+        .retry_max_attempts(0)
+        .build_sync()
 }
 
 /// Hears of a transfer's progress.
-struct Pulse {
+pub(super) struct Pulse {
     last: Mutex<Instant>,
     bytes: AtomicU64,
 }

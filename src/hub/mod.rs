@@ -9,10 +9,20 @@
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
+#[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads are promised"))]
+mod digest;
+#[cfg(feature = "hub")]
+mod elsewhere;
+#[cfg(feature = "hub")]
+mod explain;
+#[cfg(feature = "hub")]
+mod fetch;
 #[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "only downloads plan"))]
 mod plan;
+mod sha1;
 
 pub use cache::directory as cache_directory;
+pub use digest::Digest;
 
 use crate::card::{self, Card};
 use crate::error::{Error, Result};
@@ -20,8 +30,9 @@ use crate::model::ModelFiles;
 use cache::{Cache, Known};
 use plan::Plan;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a reference is resolved.
 #[derive(Clone, Default)]
@@ -40,6 +51,8 @@ pub trait Watch: Send + Sync {
     fn expect(&self, bytes: u64);
     /// So many more bytes have come.
     fn advance(&self, bytes: u64);
+    /// Something holds the download up.
+    fn tell(&self, what: &str);
     /// Whether the download should end.
     fn cancelled(&self) -> bool;
 }
@@ -53,6 +66,8 @@ pub struct Found {
     pub origin: Option<Origin>,
     /// The card of the checkpoint, if it has one.
     pub card: Option<&'static Card>,
+    /// Whether the Hub was asked.
+    pub asked: bool,
     /// What a user should know about how it was found.
     pub notes: Vec<String>,
 }
@@ -83,7 +98,7 @@ pub fn resolve(reference: &str, offline: bool) -> Result<ModelFiles> {
 
 /// The files of the model that a reference names, and how they were found.
 pub fn resolve_with(reference: &str, options: &Options) -> Result<Found> {
-    let local = |files| Found { files, origin: None, card: None, notes: Vec::new() };
+    let local = |files| Found { files, origin: None, card: None, asked: false, notes: Vec::new() };
     #[cfg(feature = "builtin")]
     if reference == "builtin" {
         return Ok(local(ModelFiles::builtin()));
@@ -101,6 +116,77 @@ pub fn cached(reference: &str) -> Option<Origin> {
     let sha = cache.commit(&remote.revision)?;
     let held = Holding::of(&cache, &sha) != Holding::Part;
     held.then_some(Origin { repository: remote.repository, revision: remote.revision, sha })
+}
+
+/// A model's files on this machine.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// The model's name.
+    pub name: String,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// The file that was named, if it was one.
+    pub weights: Option<PathBuf>,
+    /// The repository and the commit that they come from, if they come from the Hub.
+    pub origin: Option<Origin>,
+    whole: bool,
+}
+
+/// Where a model's files are on this machine, all of them or some. Never uses the network.
+pub fn here(reference: &str) -> Result<Here> {
+    let path = Path::new(reference);
+    if path.exists() || looks_like_path(reference) {
+        let files = ModelFiles::open(path)?;
+        let directory = files.directory().map(Path::to_owned).unwrap_or_default();
+        let weights = path.is_file().then(|| path.to_owned());
+        return Ok(Here { name: files.name().to_owned(), directory, weights, origin: None, whole: true });
+    }
+    if reference == "builtin" {
+        return Err(Error::run("the built-in model is part of the program, and has no directory"));
+    }
+    let remote = Remote::parse(reference)?;
+    let cache = Cache::new(&cache_directory(), &remote.repository);
+    let snapshot = cache.commit(&remote.revision).map(|sha| (cache.snapshot(&sha), sha));
+    let Some((directory, sha)) = snapshot.filter(|(directory, _)| directory.is_dir()) else {
+        return Err(remote.not_cached());
+    };
+    let whole = Holding::of(&cache, &sha) != Holding::Part;
+    let origin = Origin { repository: remote.repository.clone(), revision: remote.revision, sha };
+    Ok(Here { name: remote.repository, directory, weights: None, origin: Some(origin), whole })
+}
+
+/// The checksum by which a file of the cache is called, and how it is made.
+pub fn checksum(path: &Path) -> Option<(Digest, String)> {
+    let name = cache::blob_name(path)?;
+    Some((Digest::of_name(&name)?, name))
+}
+
+impl Here {
+    /// An error unless the configuration and all weights are here.
+    pub fn whole(self) -> Result<Self> {
+        match &self.origin {
+            Some(origin) if !self.whole => {
+                let Origin { repository, revision, .. } = origin;
+                Err(Error::run("only a part of the model is in the cache")
+                    .at(self.directory.display())
+                    .hint(format!("fetch the rest: clip-cli models pull {repository}@{revision}")))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The files that models are made of, below the directory and sorted: of a directory of the user's own those of
+    /// known kinds, of the cache all.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let known = |path: &Path| {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| ["json", "safetensors", "txt", "gz", "model"].contains(&extension))
+        };
+        let tree = walkdir::WalkDir::new(&self.directory).max_depth(3).sort_by_file_name().into_iter().flatten();
+        let files = tree.filter(|entry| !entry.file_type().is_dir());
+        let below = files.filter_map(|entry| Some(entry.path().strip_prefix(&self.directory).ok()?.to_owned()));
+        below.filter(|path| self.origin.is_some() || known(path)).take(1000).collect()
+    }
 }
 
 /// Asks the Hub for one small answer; returns its address, or why it cannot be reached.
@@ -152,32 +238,38 @@ impl Remote {
         let cache = Cache::new(&directory, &self.repository);
         let local = cache.commit(&self.revision).map(|sha| (Holding::of(&cache, &sha), sha));
         match local {
-            Some((Holding::Whole, sha)) if !options.refresh || options.offline => self.open(&cache, sha, Vec::new()),
+            Some((Holding::Whole, sha)) if !options.refresh || options.offline => {
+                self.open(&cache, sha, false, Vec::new())
+            }
             Some((Holding::Enough { unknown }, sha)) if options.offline => {
                 let note = format!("{self}: the cache does not say whether there is a {}", unknown.join(", a "));
-                self.open(&cache, sha, vec![note])
+                self.open(&cache, sha, false, vec![note])
             }
-            _ if options.offline => Err(Error::run(format!("{self} is not in the cache"))
-                .at(directory.display())
-                .hint(format!("fetch it once with a network: clip-cli models pull {self}"))),
+            _ if options.offline => Err(self.not_cached()),
             local => match self.download(&directory, &cache, options) {
-                Ok(sha) => self.open(&cache, sha, Vec::new()),
-                Err(Failure::Away(error)) => match local {
+                Ok(sha) => self.open(&cache, sha, true, Vec::new()),
+                Err(Failure::Away { error, .. } | Failure::Silent(error)) => match local {
                     Some((Holding::Whole | Holding::Enough { .. }, sha)) => {
                         let note = format!("{error}; using the copy in the cache, commit {sha}");
-                        self.open(&cache, sha, vec![note])
+                        self.open(&cache, sha, true, vec![note])
                     }
                     _ => Err(error),
                 },
-                Err(Failure::Other(error)) => Err(error),
+                Err(failure) => Err(failure.into_error()),
             },
         }
     }
 
-    fn open(&self, cache: &Cache, sha: String, notes: Vec<String>) -> Result<Found> {
+    fn open(&self, cache: &Cache, sha: String, asked: bool, notes: Vec<String>) -> Result<Found> {
         let files = ModelFiles::in_directory(&cache.snapshot(&sha), self.repository.clone())?;
         let origin = Origin { repository: self.repository.clone(), revision: self.revision.clone(), sha };
-        Ok(Found { files, origin: Some(origin), card: self.card, notes })
+        Ok(Found { files, origin: Some(origin), card: self.card, asked, notes })
+    }
+
+    fn not_cached(&self) -> Error {
+        Error::run(format!("{self} is not in the cache"))
+            .at(cache_directory().display())
+            .hint(format!("fetch it once with a network: clip-cli models pull {self}"))
     }
 
     #[cfg(feature = "hub")]
@@ -191,6 +283,12 @@ impl Remote {
             Error::run(format!("{self} is not in the cache, and this program was built without the Hub"))
                 .hint("build with the cargo feature `hub`, or give the directory of a downloaded checkpoint"),
         ))
+    }
+
+    /// The two halves of the repository's name.
+    #[cfg(feature = "hub")]
+    fn names(&self) -> (&str, &str) {
+        self.repository.split_once('/').unwrap_or(("", &self.repository))
     }
 
     /// Where else to look when a repository has no weights that we read.
@@ -214,12 +312,33 @@ impl fmt::Display for Remote {
 }
 
 /// Why a download gave nothing.
+#[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads fail so"))]
 enum Failure {
-    /// The Hub cannot be reached, or has a bad moment: a copy in the cache is as good.
-    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads fail so"))]
-    Away(Error),
+    /// The Hub cannot be reached, or has a bad moment: trying again may help, and a copy in the cache is as good.
+    Away {
+        error: Error,
+        /// How long the Hub asks us to wait.
+        wait: Option<Duration>,
+    },
+    /// The Hub says nothing; the request goes on without us.
+    Silent(Error),
+    /// The Hub knows no such model.
+    Missing(Error),
     /// The Hub answered, and the answer is no.
     Other(Error),
+}
+
+impl Failure {
+    #[cfg(feature = "hub")]
+    fn away(error: Error) -> Self {
+        Self::Away { error, wait: None }
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Away { error, .. } | Self::Silent(error) | Self::Missing(error) | Self::Other(error) => error,
+        }
+    }
 }
 
 /// How much of a commit the cache holds.

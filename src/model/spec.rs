@@ -315,6 +315,14 @@ impl TextTowerSpec {
             Self::Bert(spec) => spec.context,
         }
     }
+
+    /// How many tokens the vocabulary has.
+    pub fn vocab(&self) -> usize {
+        match self {
+            Self::Transformer(spec) => spec.vocab,
+            Self::Bert(spec) => spec.vocab,
+        }
+    }
 }
 
 impl Projection {

@@ -192,9 +192,22 @@ fn rows_of_card(card: &Card) -> Vec<[String; 2]> {
         [key.to_owned(), format!("{value}  [{source}{checked}]")]
     };
     let fact = |key, fact: &card::Fact<String>| row(key, &fact.value, &fact.source, fact.checked);
-    let mut rows = vec![["card".to_owned(), card.title.clone()]];
+    let number = |key, fact: &card::Fact<usize>, unit: &str| {
+        row(key, &format!("{} {unit}", fact.value), &fact.source, fact.checked)
+    };
+    let layout = match card.layout.value {
+        card::Layout::Transformers => "transformers",
+        card::Layout::OpenClip => "open_clip",
+    };
+    let (checked, count) = card.checked();
+    let mut rows = vec![["card".to_owned(), format!("{} ({checked} of {count} facts checked)", card.title)]];
     rows.extend(card.repository.iter().map(|repository| fact("repository", repository)));
+    rows.extend((!card.also.is_empty()).then(|| ["same weights".to_owned(), card.also.join(", ")]));
+    rows.push(fact("family", &card.family));
+    rows.push(row("layout", layout, &card.layout.source, card.layout.checked));
     rows.push(fact("activation", &card.activation));
+    rows.push(number("image size", &card.image_size, "pixels"));
+    rows.push(number("context", &card.context, "tokens"));
     rows.push(fact("preprocessing", &card.preprocessing));
     rows.push(fact("licence", &card.license));
     rows.extend(card.accuracy.iter().map(|score| {

@@ -13,8 +13,20 @@ pub(super) struct List {
     /// Only models whose name, title, family, repository or licence contains this
     filter: Option<String>,
 
+    /// Only models of this family
+    #[arg(long, value_name = "NAME")]
+    family: Option<String>,
+
+    /// Only models whose licence contains this
+    #[arg(long, value_name = "TEXT")]
+    license: Option<String>,
+
+    /// Only models that are on this machine
+    #[arg(long)]
+    cached: bool,
+
     /// List the families of checkpoints that can be read, not the models
-    #[arg(long, conflicts_with = "filter")]
+    #[arg(long, conflicts_with_all = ["filter", "family", "license", "cached"])]
     families: bool,
 
     /// table or jsonl [default: a table on a terminal, else jsonl]
@@ -35,12 +47,12 @@ impl List {
         if self.families {
             return list_families(self.format);
         }
-        let filter = self.filter.as_deref().unwrap_or_default();
         let here = |card: &Card| card.repository.is_none() || hub::cached(&card.alias).is_some();
-        let cards = card::all().iter().filter(|card| card.matches(filter));
-        let listed: Vec<Listed> = cards.map(|card| Listed { card, here: here(card) }).collect();
+        let cards = card::all().iter().filter(|card| self.wants(card));
+        let all = cards.map(|card| Listed { card, here: here(card) });
+        let listed: Vec<Listed> = all.filter(|listed| listed.here || !self.cached).collect();
         if listed.is_empty() {
-            return Err(Error::usage(format!("no model matches {filter:?}"))
+            return Err(Error::usage("no known model is like this")
                 .hint("`clip-cli models list` shows all; a repository on the Hub is org/name"));
         }
         if !self.format.is_table() {
@@ -60,6 +72,13 @@ impl List {
             ]);
         }
         show::write_table(&table)
+    }
+
+    fn wants(&self, card: &Card) -> bool {
+        let contains = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
+        self.filter.as_deref().is_none_or(|filter| card.matches(filter))
+            && self.family.as_deref().is_none_or(|family| card.family.value.eq_ignore_ascii_case(family))
+            && self.license.as_deref().is_none_or(|license| contains(&card.license.value, license))
     }
 }
 

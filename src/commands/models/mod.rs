@@ -3,6 +3,8 @@
 mod info;
 mod list;
 mod pull;
+mod verify;
+mod where_;
 
 pub(super) use info::describe;
 
@@ -11,15 +13,18 @@ use crate::app::App;
 use crate::error::Result;
 use clap::{Args, Subcommand};
 
-/// Known models: list them, look at one, fetch one
+/// Known models: list them, look at one, fetch one, check one
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Any repository on the Hugging Face Hub works as org/name[@revision], not only those that are listed.
 
 Examples:
   clip-cli models list siglip
+  clip-cli models list --family open_clip --license mit
   clip-cli models info openai-b32
   clip-cli models info path/to/checkpoint
+  clip-cli models verify path/to/checkpoint
+  clip-cli models where path/to/checkpoint --files
   clip-cli models pull laion/CLIP-ViT-B-32-laion2B-s34B-b79K")]
 pub(in crate::commands) struct Models {
     #[command(subcommand)]
@@ -34,6 +39,10 @@ enum Action {
     Info(info::Info),
     /// Fetch a model into the cache, or bring a branch up to date, and print its directory
     Pull(pull::Pull),
+    /// Check every file of a model that is on this machine, and whether they belong together
+    Verify(verify::Verify),
+    /// Print the directory of a model that is on this machine
+    Where(where_::Where),
 }
 
 impl Command for Models {
@@ -44,6 +53,8 @@ impl Command for Models {
             Action::List(list) => list.run()?,
             Action::Info(info) => info.run(app)?,
             Action::Pull(pull) => pull.run(app)?,
+            Action::Verify(verify) => return verify.run(app),
+            Action::Where(place) => place.run()?,
         }
         Ok(Status::Done)
     }
