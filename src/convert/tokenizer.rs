@@ -4,7 +4,6 @@ use super::Source;
 use crate::card::Layout;
 use crate::error::{Error, Result};
 use crate::model::family::TokenizerFiles;
-use crate::model::spec::TextPool;
 use crate::text::{Clean, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;
@@ -138,13 +137,6 @@ fn steps(clean: Clean) -> Vec<Value> {
 fn clip_files(source: &Source, directory: &Path) -> Result<()> {
     let (vocabulary, merges) = Tokenizer::builtin_files()?;
     let [start, end] = ["<|startoftext|>", "<|endoftext|>"];
-    // Where the largest id stands for the text, padding must not have a larger one; the end token's first place counts.
-    let pad = if matches!(source.plan.spec.text, crate::model::spec::TextTowerSpec::Transformer(ref text) if text.pool == TextPool::Last)
-    {
-        "!"
-    } else {
-        end
-    };
     let context = source.plan.spec.text.context();
     let config = json!({
         "tokenizer_class": "CLIPTokenizer",
@@ -152,7 +144,7 @@ fn clip_files(source: &Source, directory: &Path) -> Result<()> {
         "bos_token": start,
         "eos_token": end,
         "unk_token": end,
-        "pad_token": pad,
+        "pad_token": end,
     });
     for (name, text) in [("vocab.json", vocabulary), ("merges.txt", merges)] {
         let path = directory.join(name);

@@ -1,5 +1,6 @@
 //! `models`: what is known about checkpoints, and fetching them.
 
+mod convert;
 mod info;
 mod list;
 mod pull;
@@ -32,6 +33,7 @@ enum Action {
     Info(info::Info),
     /// Fetch a model into the cache, or bring a branch up to date, and print its directory
     Pull(pull::Pull),
+    Convert(convert::Convert),
 }
 
 impl Command for Models {
@@ -42,6 +44,7 @@ impl Command for Models {
             Action::List(list) => list.run()?,
             Action::Info(info) => info.run(app)?,
             Action::Pull(pull) => pull.run(app)?,
+            Action::Convert(convert) => convert.run(app)?,
         }
         Ok(Status::Done)
     }
