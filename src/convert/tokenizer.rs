@@ -91,8 +91,8 @@ fn plain_tokenizer(source: &Source, mut config: Value, directory: &Path) -> Resu
         Some(_) => vec![own],
         None => vec![],
     };
-    // A file that already begins so came from here.
-    if rest.starts_with(&steps) {
+    // What the file does already, perhaps because it came from here.
+    if !steps.is_empty() && rest.windows(steps.len()).any(|window| window == steps) {
         steps.clear();
     }
     steps.append(&mut rest);

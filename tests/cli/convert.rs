@@ -107,9 +107,16 @@ fn transformers_to_open_clip_and_back() {
         }
         before.retain(|name, _| !name.ends_with("position_ids"));
         assert!(before == tensors(&sandbox.path("back/model.safetensors")), "{name}");
-        for file in ["open_clip_model.safetensors", "open_clip_config.json"] {
-            assert!(sandbox.read(&format!("oc/{file}")) == sandbox.read(&format!("again/{file}")), "{name}: {file}");
-        }
+        let weights = "open_clip_model.safetensors";
+        assert!(sandbox.read(&format!("oc/{weights}")) == sandbox.read(&format!("again/{weights}")), "{name}");
+        let config = |directory: &str| {
+            let config = sandbox.read(&format!("{directory}/open_clip_config.json"));
+            let mut config: Value = serde_json::from_slice(&config).unwrap();
+            // The tokenizer is called after the directory that it came from.
+            assert!(config["model_cfg"]["text_cfg"]["hf_tokenizer_name"].take().is_string());
+            config
+        };
+        assert_eq!(config("oc"), config("again"), "{name}");
     }
 }
 
@@ -163,7 +170,7 @@ fn the_same_layout_keeps_everything_else() {
 #[test]
 fn other_kinds_of_numbers() {
     let sandbox = Sandbox::new();
-    convert(&sandbox, &model("hf-clip-quickgelu"), "half", "hf", &["--save-dtype", "f16"]).ok();
+    convert(&sandbox, &model("hf-clip-quickgelu"), "half", "hf", &["--output-dtype", "f16"]).ok();
     let (wide, half) = (model("hf-clip-quickgelu"), sandbox.path("half/model.safetensors"));
     let wide = Files::open(&Path::new(&wide).join("model.safetensors")).unwrap();
     let half = Files::open(&half).unwrap();
@@ -185,7 +192,7 @@ fn other_kinds_of_numbers() {
     let config: Value = serde_json::from_slice(&sandbox.read("half/config.json")).unwrap();
     assert_eq!(config["torch_dtype"], "float16");
     // Half precision is widened exactly.
-    convert(&sandbox, "half", "wide", "open_clip", &["--save-dtype", "f32", "-q"]).ok();
+    convert(&sandbox, "half", "wide", "open_clip", &["--output-dtype", "f32", "-q"]).ok();
     assert_same(&sandbox.path("half"), &sandbox.path("wide"));
 }
 
@@ -370,7 +377,7 @@ fn licences_and_cards_come_along() {
     }
     sandbox.write("model/README.md", "---\nlicense: other\nlicense_name: ours\n---\n# Ours\n");
     sandbox.write("model/LICENSE", "Do as you like.\n");
-    convert(&sandbox, "model", "new", "open_clip", &["--save-dtype", "bf16"]).ok();
+    convert(&sandbox, "model", "new", "open_clip", &["--output-dtype", "bf16"]).ok();
     let readme = String::from_utf8(sandbox.read("new/README.md")).unwrap();
     assert!(readme.starts_with("---\nlicense: other\nlicense_name: ours\nlibrary_name: open_clip\n"), "{readme}");
     assert!(readme.contains("| model-00001-of-00002.safetensors | `") && readme.contains("bfloat16"), "{readme}");

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 /// data: nothing in them is run.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The other library opens the result: transformers.AutoModel.from_pretrained(\"DIR\"), or
-open_clip.create_model_from_pretrained(\"local-dir:DIR\"). Where the two compute different things from the
-same weights, the command says so, and so does the README.md that it writes.
+The library opens the result: transformers.AutoModel.from_pretrained(\"DIR\"), or
+open_clip.create_model_from_pretrained(\"local-dir:DIR\"). Where the two libraries compute
+different things from the same weights, the command says so, and so does the README.md it writes.
 
 Examples:
   clip-cli models convert path/to/checkpoint --output converted --layout open_clip
-  clip-cli models convert path/to/checkpoint --output halved --layout hf --save-dtype f16
+  clip-cli models convert path/to/checkpoint --output halved --layout hf --output-dtype f16
   clip-cli models convert ViT-B-32.pt --output openai-b32 --layout hf")]
 pub(super) struct Convert {
     /// A directory, a file of weights, an alias, or org/name
@@ -38,7 +38,7 @@ pub(super) struct Convert {
 
     /// The kind of numbers to write [default: as they are]
     #[arg(long, value_enum, value_name = "DTYPE")]
-    save_dtype: Option<Precision>,
+    output_dtype: Option<Precision>,
 
     /// Interpolate positions for inputs of N×N pixels
     #[arg(long, value_name = "N")]
@@ -73,7 +73,7 @@ impl Convert {
                 LayoutChoice::Hf => Layout::Transformers,
                 LayoutChoice::OpenClip => Layout::OpenClip,
             },
-            dtype: self.save_dtype.map(|dtype| match dtype {
+            dtype: self.output_dtype.map(|dtype| match dtype {
                 Precision::F32 => Dtype::F32,
                 Precision::F16 => Dtype::F16,
                 Precision::Bf16 => Dtype::BF16,
