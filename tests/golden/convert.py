@@ -79,9 +79,9 @@ class Evil:
 def evil_archive(path):
     """A zip archive as torch writes it, whose pickle calls os.system."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({"weight": Evil()}, protocol=2))
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/version", "3\n")
+        members = {"data.pkl": pickle.dumps({"weight": Evil()}, protocol=2), "byteorder": b"little", "version": b"3\n"}
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
 
 
 def siglip_npz(path):

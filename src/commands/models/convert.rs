@@ -21,7 +21,7 @@ different things from the same weights, the command says so, and so does the REA
 
 Examples:
   clip-cli models convert path/to/checkpoint --output converted --layout open_clip
-  clip-cli models convert path/to/checkpoint --output halved --layout hf --output-dtype f16
+  clip-cli models convert path/to/checkpoint --output halved --output-dtype f16
   clip-cli models convert ViT-B-32.pt --output openai-b32 --layout hf")]
 pub(super) struct Convert {
     /// A directory, a file of weights, an alias, or org/name
@@ -32,9 +32,9 @@ pub(super) struct Convert {
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
 
-    /// The layout to write
+    /// The layout to write [default: the source's own]
     #[arg(long, value_enum)]
-    layout: LayoutChoice,
+    layout: Option<LayoutChoice>,
 
     /// The kind of numbers to write [default: as they are]
     #[arg(long, value_enum, value_name = "DTYPE")]
@@ -70,8 +70,9 @@ impl Convert {
         let options = Options {
             output: self.output.clone(),
             layout: match self.layout {
-                LayoutChoice::Hf => Layout::Transformers,
-                LayoutChoice::OpenClip => Layout::OpenClip,
+                Some(LayoutChoice::Hf) => Layout::Transformers,
+                Some(LayoutChoice::OpenClip) => Layout::OpenClip,
+                None => source.layout,
             },
             dtype: self.output_dtype.map(|dtype| match dtype {
                 Precision::F32 => Dtype::F32,
