@@ -4,6 +4,7 @@ use super::Source;
 use crate::card::Layout;
 use crate::error::{Error, Result};
 use crate::model::family::TokenizerFiles;
+use crate::model::files::is_below;
 use crate::text::{Clean, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;
@@ -38,6 +39,7 @@ pub(super) fn is_beside(source: &Source) -> bool {
 pub(super) fn write(source: &Source, layout: Layout, directory: &Path) -> Result<Vec<String>> {
     copy(&source.directory, directory, NAMES)?;
     if let TokenizerFiles::Below(below) = &source.plan.text.tokenizer
+        && is_below(below)
         && source.directory.join(below).is_dir()
     {
         let to = directory.join(below);
@@ -60,10 +62,11 @@ pub(super) fn write(source: &Source, layout: Layout, directory: &Path) -> Result
     let config = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let class = config.as_ref().and_then(|config| config["tokenizer_class"].as_str()).unwrap_or_default().to_owned();
     let siglip = source.plan.text.fixed;
-    let from_open_clip = source.layout == Layout::OpenClip && layout == Layout::Transformers;
+    // open_clip cleans texts itself; so does whatever reads a tokenizer that does not even say what it is.
+    let cleaned = source.layout == Layout::OpenClip || (siglip && config.is_none());
     // CLIP's class brings its own clean-up, which is open_clip's but for the repairs.
     let own = class.starts_with("CLIPTokenizer") || (config.is_none() && !siglip);
-    if from_open_clip && !(own && source.plan.text.clean != Clean::Canonicalize) {
+    if layout == Layout::Transformers && cleaned && !(own && source.plan.text.clean != Clean::Canonicalize) {
         return plain_tokenizer(source, config.unwrap_or_else(|| json!({})), directory);
     }
     if config.is_none() {
