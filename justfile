@@ -70,6 +70,11 @@ parity DIR: python
     .venv/bin/python tests/golden/parity.py {{DIR}}
     cargo run --release --locked --example parity -- {{DIR}}
 
+# Open converted checkpoints with the library that they were written for: SOURCE=CONVERTED …
+[group: 'reference']
+check-convert +PAIRS: python
+    .venv/bin/python tests/golden/check_convert.py {{PAIRS}}
+
 # Full-size random checkpoints of every layout in DIR, for `just parity`.
 [group: 'reference']
 parity-checkpoints DIR: python

@@ -41,7 +41,9 @@ pub(super) fn cast(raw: Raw<'_>, to: Dtype) -> Result<Raw<'_>> {
             _ => push(&mut out, wide.to_le_bytes(), true),
         };
         if !fits && wide.is_finite() {
-            return Err(Error::run(format!("{wide} is too large for {to:?}")).hint("--dtype bf16 or f32 holds it"));
+            return Err(
+                Error::run(format!("{wide} is too large for {to:?}")).hint("--output-dtype bf16 or f32 holds it")
+            );
         }
     }
     Ok(Raw { dtype: to, shape: raw.shape, bytes: Cow::Owned(out) })

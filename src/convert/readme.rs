@@ -10,6 +10,9 @@ use std::path::Path;
 /// Files of the source that say what may be done with it.
 const TERMS: &[&str] = &["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "NOTICE", "NOTICE.txt"];
 
+/// The longest card that is carried over, in bytes.
+const LONGEST_CARD: u64 = 1 << 20;
+
 /// Keys of a model card that carry the licence.
 const KEYS: &[&str] = &["license", "license_name", "license_link"];
 
@@ -28,7 +31,11 @@ pub(super) fn write(
             fs::copy(&from, directory.join(name)).map_err(|e| Error::run(e).at(from.display()))?;
         }
     }
-    let card = fs::read_to_string(source.directory.join("README.md")).unwrap_or_default();
+    let card = source.directory.join("README.md");
+    let card = match fs::metadata(&card) {
+        Ok(data) if data.len() <= LONGEST_CARD => fs::read_to_string(card).unwrap_or_default(),
+        _ => String::new(),
+    };
     let mut lines = license_lines(&card);
     if let (true, Some(license)) = (lines.is_empty(), license) {
         lines.push(format!("license: {}", license.to_lowercase()));

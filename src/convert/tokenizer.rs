@@ -4,7 +4,7 @@ use super::Source;
 use crate::card::Layout;
 use crate::error::{Error, Result};
 use crate::model::family::TokenizerFiles;
-use crate::model::spec::TextPool;
+use crate::model::files::is_below;
 use crate::text::{Clean, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;
@@ -39,6 +39,7 @@ pub(super) fn is_beside(source: &Source) -> bool {
 pub(super) fn write(source: &Source, layout: Layout, directory: &Path) -> Result<Vec<String>> {
     copy(&source.directory, directory, NAMES)?;
     if let TokenizerFiles::Below(below) = &source.plan.text.tokenizer
+        && is_below(below)
         && source.directory.join(below).is_dir()
     {
         let to = directory.join(below);
@@ -61,10 +62,11 @@ pub(super) fn write(source: &Source, layout: Layout, directory: &Path) -> Result
     let config = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let class = config.as_ref().and_then(|config| config["tokenizer_class"].as_str()).unwrap_or_default().to_owned();
     let siglip = source.plan.text.fixed;
-    let from_open_clip = source.layout == Layout::OpenClip && layout == Layout::Transformers;
+    // open_clip cleans texts itself; so does whatever reads a tokenizer that does not even say what it is.
+    let cleaned = source.layout == Layout::OpenClip || (siglip && config.is_none());
     // CLIP's class brings its own clean-up, which is open_clip's but for the repairs.
     let own = class.starts_with("CLIPTokenizer") || (config.is_none() && !siglip);
-    if from_open_clip && !(own && source.plan.text.clean != Clean::Canonicalize) {
+    if layout == Layout::Transformers && cleaned && !(own && source.plan.text.clean != Clean::Canonicalize) {
         return plain_tokenizer(source, config.unwrap_or_else(|| json!({})), directory);
     }
     if config.is_none() {
@@ -92,8 +94,8 @@ fn plain_tokenizer(source: &Source, mut config: Value, directory: &Path) -> Resu
         Some(_) => vec![own],
         None => vec![],
     };
-    // A file that already begins so came from here.
-    if rest.starts_with(&steps) {
+    // What the file does already, perhaps because it came from here.
+    if !steps.is_empty() && rest.windows(steps.len()).any(|window| window == steps) {
         steps.clear();
     }
     steps.append(&mut rest);
@@ -138,13 +140,6 @@ fn steps(clean: Clean) -> Vec<Value> {
 fn clip_files(source: &Source, directory: &Path) -> Result<()> {
     let (vocabulary, merges) = Tokenizer::builtin_files()?;
     let [start, end] = ["<|startoftext|>", "<|endoftext|>"];
-    // Where the largest id stands for the text, padding must not have a larger one; the end token's first place counts.
-    let pad = if matches!(source.plan.spec.text, crate::model::spec::TextTowerSpec::Transformer(ref text) if text.pool == TextPool::Last)
-    {
-        "!"
-    } else {
-        end
-    };
     let context = source.plan.spec.text.context();
     let config = json!({
         "tokenizer_class": "CLIPTokenizer",
@@ -152,7 +147,7 @@ fn clip_files(source: &Source, directory: &Path) -> Result<()> {
         "bos_token": start,
         "eos_token": end,
         "unk_token": end,
-        "pad_token": pad,
+        "pad_token": end,
     });
     for (name, text) in [("vocab.json", vocabulary), ("merges.txt", merges)] {
         let path = directory.join(name);

@@ -257,10 +257,10 @@ impl Resized {
         shape
     }
 
-    /// The new table, by the arithmetic of the source's layout.
+    /// The new table in f32, by the arithmetic of the source's layout.
     fn run<'a>(&self, raw: Raw<'_>) -> Result<Raw<'a>> {
         let ([from, to], width) = (self.grids(), self.vit.blocks.width);
-        let (shape, dtype) = (self.shape(&raw.shape), raw.dtype);
+        let shape = self.shape(&raw.shape);
         let single = numbers::cast(raw, Dtype::F32)?;
         let table: Vec<f32> =
             single.bytes.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect();
@@ -270,9 +270,7 @@ impl Resized {
         }
         let grid = positions::resize(&table[lead..], from, to, width, self.vit.interpolation);
         let bytes = table[..lead].iter().chain(&grid).flat_map(|x| x.to_le_bytes()).collect();
-        let resized = Raw { dtype: Dtype::F32, shape, bytes: Cow::Owned(bytes) };
-        let cast = numbers::cast(resized, dtype)?;
-        Ok(Raw { bytes: Cow::Owned(cast.bytes.into_owned()), ..cast })
+        Ok(Raw { dtype: Dtype::F32, shape, bytes: Cow::Owned(bytes) })
     }
 }
 

@@ -307,7 +307,7 @@ impl ModelFiles {
 }
 
 /// Whether a directory name stays below the checkpoint's own directory.
-fn is_below(directory: &str) -> bool {
+pub(crate) fn is_below(directory: &str) -> bool {
     let mut parts = Path::new(directory).components();
     !directory.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }

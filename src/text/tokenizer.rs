@@ -39,8 +39,9 @@ impl Tokenizer {
             return Err(Error::run("the vocabulary in the binary is not CLIP's"));
         };
         let token = |id: u32| match id {
-            _ if id == start => words::START.to_owned(),
-            _ if id == end => words::END.to_owned(),
+            // transformers spells the two marks in its own way.
+            _ if id == start => "<|startoftext|>".to_owned(),
+            _ if id == end => "<|endoftext|>".to_owned(),
             _ => bpe.id_to_token(id).unwrap_or_default(),
         };
         let entry = |id: u32| format!("{}:{id}", serde_json::Value::from(token(id)));

@@ -296,6 +296,10 @@ impl Shard {
 
     /// Reads whatever kind of file it is.
     fn parse_any(name: String, bytes: Bytes) -> Result<Self> {
+        // Behind the length of its header, which may begin with any byte.
+        if bytes.get(8) == Some(&b'{') {
+            return Self::parse(name, bytes);
+        }
         let (kind, tensors) = if bytes.starts_with(b"PK") {
             let members = archive::members(&bytes).map_err(|e| e.at(&name))?;
             if npz::is_npz(&members) {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_models;
+mod convert;
 #[cfg(unix)]
 mod docs;
 mod doctor;

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import checkpoints
+import convert
 import images
 import ops
 import oracle
@@ -52,6 +53,7 @@ def main(names):
     if not names:
         text.write(HERE / "data" / "text", HERE.parents[1] / "models" / "vocab")
         ops.write(HERE / "data")
+        convert.write()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! `models`: what is known about checkpoints, and fetching them.
 
+mod convert;
 mod info;
 mod list;
 mod pull;
@@ -43,6 +44,7 @@ enum Action {
     Verify(verify::Verify),
     /// Print the directory of a model that is on this machine
     Where(where_::Where),
+    Convert(convert::Convert),
 }
 
 impl Command for Models {
@@ -55,6 +57,7 @@ impl Command for Models {
             Action::Pull(pull) => pull.run(app)?,
             Action::Verify(verify) => return verify.run(app),
             Action::Where(place) => place.run()?,
+            Action::Convert(convert) => convert.run(app)?,
         }
         Ok(Status::Done)
     }

@@ -2,7 +2,7 @@
 
 use super::{Target, Written, hf_blocks, hf_processor, is_siglip, pixel_differences, require, square, text_difference};
 use crate::card::Layout;
-use crate::convert::Source;
+use crate::convert::{Source, tokenizer};
 use crate::error::Result;
 use crate::model::family::hf_clip_names;
 use crate::model::spec::{ImagePool, Objective, Projection, Spec, TextPool, TransformerSpec, VitSpec};
@@ -44,8 +44,8 @@ impl Target for HfClip {
         words["vocab_size"] = text.vocab.into();
         words["max_position_embeddings"] = text.context.into();
         words["projection_dim"] = spec.embed_dim.into();
-        let tokenizer = source.tokenizer().ok();
-        let frame = tokenizer.as_ref().map(|(tokenizer, _)| tokenizer.frame());
+        let own = source.tokenizer().ok();
+        let frame = own.as_ref().map(|(tokenizer, _)| tokenizer.frame());
         let end = frame.and_then(|frame| frame.after.last().copied());
         words["eos_token_id"] = match (text.pool, end) {
             (TextPool::FirstId(id), _) => id.into(),
@@ -55,7 +55,9 @@ impl Target for HfClip {
             _ => 2.into(),
         };
         words["bos_token_id"] = frame.and_then(|frame| frame.before.first().copied()).into();
-        words["pad_token_id"] = tokenizer.as_ref().map(|(_, pad)| *pad).into();
+        // CLIP's own vocabulary is written with its end token as padding.
+        let pad = if tokenizer::is_beside(source) { own.as_ref().map(|(_, pad)| *pad) } else { end };
+        words["pad_token_id"] = pad.into();
         let config = json!({
             "architectures": ["CLIPModel"],
             "model_type": "clip",

@@ -223,8 +223,8 @@ fn clean_name(clean: Clean) -> &'static str {
 /// What the two libraries do differently to images.
 fn pixel_differences(preprocess: &Preprocess) -> Vec<String> {
     let mut differences = vec![
-        "images that are not plain RGB: transformers converts them before the resize, open_clip after it, and opacity is \
-         laid on white there and dropped here"
+        "images that are not plain RGB: transformers converts them before the resize and lays transparent ones on white; \
+         open_clip converts them after it and drops opacity"
             .to_owned(),
     ];
     if matches!(preprocess.resize, Resize::Shortest { .. }) {
