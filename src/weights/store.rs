@@ -156,6 +156,12 @@ impl Params<'_> {
         self.zeros(shape).map(Some)
     }
 
+    /// Whether the checkpoint has the parameter.
+    pub fn has(&self, name: &str) -> bool {
+        let recipe = self.store.layout.recipe(&self.full(name));
+        recipe.is_some_and(|recipe| recipe.names.iter().all(|name| self.store.files.contains(name)))
+    }
+
     /// The parameter of this name in whatever shape it has.
     pub fn any_shape(&self, name: &str) -> Result<Option<Tensor>> {
         Ok(self.store.read(&self.full(name))?.map(|(tensor, _)| tensor))
@@ -177,6 +183,11 @@ impl Params<'_> {
     /// Where the towers compute.
     pub fn device(&self) -> &Device {
         &self.store.device
+    }
+
+    /// The kind of numbers that the towers compute with.
+    pub fn dtype(&self) -> DType {
+        self.store.dtype
     }
 
     fn zeros(&self, shape: &[usize]) -> Result<Tensor> {

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import checkpoints
+import conv_ops
 import images
 import ops
 import oracle
@@ -46,12 +47,14 @@ def main(names):
     transformers.utils.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     checkpoints.register_tiny_trunks()
+    checkpoints.register_tiny_conv_trunks()
     images.write(HERE / "images")
     for name in names or checkpoints.CHECKPOINTS:
         make_checkpoint(name)
     if not names:
         text.write(HERE / "data" / "text", HERE.parents[1] / "models" / "vocab")
         ops.write(HERE / "data")
+        conv_ops.write(HERE / "data")
 
 
 if __name__ == "__main__":
