@@ -43,10 +43,11 @@ def save(path: Path, tensors, dtype=torch.float32, larger_than=0):
 
 
 def sample(size):
-    """The synthetic photographs as a batch of squares."""
+    """The synthetic photographs as a batch of squares, and some noise."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     pictures = [Image.open(HERE / "images" / name).convert("RGB").resize(size) for name in images.NAMES]
-    return torch.stack([torch.tensor(numpy.array(picture)) for picture in pictures]).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = torch.stack([torch.tensor(numpy.array(picture)) for picture in pictures]).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.cat([pixels, torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(20))])
 
 
 def hf(path: Path, config, preprocessor, seed, dtype=torch.float32, extra=None, shards=None, calibrated=None):

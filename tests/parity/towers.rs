@@ -6,12 +6,13 @@ use clip_cli::model::{Clip, LoadOptions};
 
 /// What the project promises for unit embeddings.
 const PROMISE: f32 = 1e-4;
-/// What the tiny towers really reach: the reference's own f32 error is up to 8e-6 in the EfficientNet, 6e-7 elsewhere.
+/// What the tiny towers really reach: the reference's own f32 error is up to 8e-6 in the EfficientNets (ALIGN's is one),
+/// 3e-6 elsewhere.
 const TIGHT: f32 = 5e-6;
 const EFFICIENTNET: f32 = 5e-5;
 
 fn bound(golden: &Golden) -> f32 {
-    if golden.name().contains("effnet") { EFFICIENTNET } else { TIGHT }
+    if golden.name().contains("effnet") || golden.name().contains("align") { EFFICIENTNET } else { TIGHT }
 }
 
 #[test]
