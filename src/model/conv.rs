@@ -21,7 +21,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// `NAME.weight` of this shape and, where there is one, `NAME.bias`.
     pub(super) fn load(params: &Params<'_>, name: &str, [outputs, inputs, size]: [usize; 3]) -> Result<Self> {
-        let weight = wide(&params.get(&format!("{name}.weight"), &[outputs, inputs, size, size])?)?;
+        let weight = wide(&params.require(&format!("{name}.weight"), &[outputs, inputs, size, size])?)?;
         let bias = match params.optional(&format!("{name}.bias"), &[outputs])? {
             Some(bias) => wide(&bias)?,
             None => Tensor::zeros(outputs, weight.dtype(), weight.device())?,
@@ -44,7 +44,7 @@ impl Kernel {
         };
         let (outputs, found, rows, columns) = weight.dims4()?;
         let inputs = inputs.unwrap_or(found);
-        if (found, rows, columns) != (inputs, size, size) {
+        if (found, rows, columns) != (inputs, size, size) || outputs * inputs == 0 {
             return Err(Error::run(format!(
                 "convolution `{name}` takes {found} channels through {rows} x {columns}, not {inputs} through {size} x {size}"
             )));
@@ -67,7 +67,7 @@ impl Kernel {
 
     /// With the batch norm `NAME` behind it, as it is at inference: a scale and a shift.
     pub(super) fn norm(self, params: &Params<'_>, name: &str, eps: f64) -> Result<Self> {
-        let (scale, shift) = batch_norm(params, name, self.outputs()?, eps)?;
+        let (scale, shift) = batch_norm(params, name, self.outputs(), eps)?;
         let kernel = self.scaled(&scale)?;
         Ok(Self { bias: (kernel.bias + shift)?, ..kernel })
     }
@@ -95,8 +95,8 @@ impl Kernel {
     }
 
     /// How many channels come out.
-    pub(super) fn outputs(&self) -> Result<usize> {
-        Ok(self.bias.elem_count())
+    pub(super) fn outputs(&self) -> usize {
+        self.bias.elem_count()
     }
 
     /// A convolution over all channels, in the numbers that the towers compute with.
@@ -188,7 +188,7 @@ impl SqueezeExcite {
 
 /// A batch norm's running statistics as a scale and a shift, in double precision where the device has it.
 pub(super) fn batch_norm(params: &Params<'_>, name: &str, channels: usize, eps: f64) -> Result<(Tensor, Tensor)> {
-    let get = |part| wide(&params.get(&format!("{name}.{part}"), &[channels])?);
+    let get = |part| wide(&params.require(&format!("{name}.{part}"), &[channels])?);
     let scale = (get("weight")? / (get("running_var")? + eps)?.sqrt()?)?;
     let shift = (get("bias")? - (get("running_mean")? * &scale)?)?;
     Ok((scale, shift))

@@ -165,7 +165,7 @@ impl Block {
         let mixer = match spec.attention {
             false => Mixer::Convolution(rep_mixer(&mixer, width)?.depthwise(params, 1, Padding::around(3))?),
             true => {
-                let weight = mixer.get("qkv.weight", &[3 * width, width])?;
+                let weight = mixer.require("qkv.weight", &[3 * width, width])?;
                 let (norm, qkv) = match layer_norm {
                     Some(eps) => (Some(params.layer_norm("norm", width, eps)?), Linear::new(weight, None)),
                     None => {

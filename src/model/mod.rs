@@ -7,6 +7,7 @@ pub mod attentional_pooler;
 pub mod bert;
 pub mod block;
 mod conv;
+mod conv_stem;
 pub mod convnext;
 pub mod efficientnet;
 pub mod family;

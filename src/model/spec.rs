@@ -521,18 +521,24 @@ impl Spec {
             ImageSpec::EfficientNet(net) => {
                 sizes("image tower", &[("blocks", net.blocks.len())])?;
                 for block in &net.blocks {
-                    sizes("image tower", &[("filter size", block.size), ("stride", block.stride)])?;
+                    if ![block.size, block.stride].iter().all(|n| (1..=64).contains(n)) {
+                        let MbConvSpec { size, stride, .. } = block;
+                        return Err(Error::run(format!(
+                            "the image tower cannot have filters of {size} and stride {stride}"
+                        )));
+                    }
                 }
             }
             ImageSpec::ResNet(net) => {
                 let ResNetSpec { width, heads, image_size, layers } = net;
                 sizes("image tower", &[("width", *width), ("heads", *heads), ("image size", *image_size)])?;
                 if !width.is_multiple_of(2)
+                    || !image_size.is_multiple_of(32)
                     || !(width * 32).is_multiple_of(*heads)
                     || layers.iter().any(|&n| n > 1 << 10)
                 {
                     return Err(Error::run(format!(
-                        "the image tower cannot have {layers:?} layers of width {width} with {heads} heads"
+                        "the image tower cannot have {layers:?} layers of width {width} with {heads} heads for {image_size} pixels"
                     )));
                 }
             }
@@ -558,7 +564,10 @@ impl Spec {
             }
             ImageSpec::ConvNext(net) => {
                 for (width, depth) in net.stages {
-                    sizes("image tower", &[("width", width), ("blocks", depth)])?;
+                    sizes("image tower", &[("width", width)])?;
+                    if depth > 1 << 10 {
+                        return Err(Error::run(format!("the image tower cannot have {depth} layers of width {width}")));
+                    }
                 }
             }
         }
@@ -593,6 +602,9 @@ impl Spec {
         };
         if [*height, *width, tall, wide].iter().any(|side| !(1..=1 << 14).contains(side)) {
             return Err(Error::run(format!("the preprocessing makes images of {height} x {width} pixels")));
+        }
+        if !matches!(self.image, ImageSpec::Vit(_)) && [*height, *width].iter().any(|side| *side < 32) {
+            return Err(Error::run(format!("images of {height} x {width} pixels are too small for the image tower")));
         }
         if std.iter().any(|std| !std.is_finite() || *std == 0.0) {
             return Err(Error::run(format!("the preprocessing divides by {std:?}")));

@@ -31,7 +31,7 @@ impl CustomOp1 for Mean {
         pool::chunks(&mut out, channels.max(1), |b, out| {
             // In f64: tens of thousands of pixels would lose digits.
             let mut sums = vec![0f64; channels];
-            for pixel in x[b * height * width * channels..][..height * width * channels].chunks_exact(channels) {
+            for pixel in x[b * height * width * channels..][..height * width * channels].chunks_exact(channels.max(1)) {
                 sums.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += f64::from(x));
             }
             let count = (height * width) as f64;
@@ -60,9 +60,12 @@ impl CustomOp2 for Gate {
             candle_core::bail!("factors of shape {:?} for {items} images of {channels} channels", lg.dims());
         }
         let (mut out, gate) = (slice(x, lx)?.to_vec(), slice(g, lg)?);
+        if out.is_empty() {
+            return Ok((CpuStorage::F32(out), lx.shape().clone()));
+        }
         // Some pixels of one item at a time.
         let group = (1_usize << 14).div_ceil(channels + 1);
-        for (gate, out) in gate.chunks(channels.max(1)).zip(out.chunks_mut((height * width * channels).max(1))) {
+        for (gate, out) in gate.chunks(channels).zip(out.chunks_mut(height * width * channels)) {
             pool::chunks(out, group * channels, |_, pixels| {
                 for pixel in pixels.chunks_exact_mut(channels) {
                     pixel.iter_mut().zip(gate).for_each(|(x, gate)| *x *= gate);

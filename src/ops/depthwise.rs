@@ -142,15 +142,17 @@ impl SimdOp for Rows<'_> {
         let rows = self.out.len() / (columns * self.geometry.outputs()).max(1);
         for row in 0..rows {
             for part in (0..times * channels.div_ceil(len)).map(|i| (i % times, i / times * len)) {
+                let full = part.1 + len <= channels;
                 let mut column = 0;
                 while column < columns {
-                    if inner.contains(&column) && column + TOGETHER <= inner.end {
-                        self.sum::<I, TOGETHER>(isa, row, column, part);
-                        column += TOGETHER;
-                    } else {
-                        self.sum::<I, 1>(isa, row, column, part);
-                        column += 1;
+                    let together = inner.contains(&column) && column + TOGETHER <= inner.end;
+                    match (together, full) {
+                        (true, true) => self.sum::<I, TOGETHER, true>(isa, row, column, part),
+                        (true, false) => self.sum::<I, TOGETHER, false>(isa, row, column, part),
+                        (false, true) => self.sum::<I, 1, true>(isa, row, column, part),
+                        (false, false) => self.sum::<I, 1, false>(isa, row, column, part),
                     }
+                    column += if together { TOGETHER } else { 1 };
                 }
             }
         }
@@ -158,10 +160,17 @@ impl SimdOp for Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// Sums `N` neighbouring output pixels over the window, for filter `turn` of a register of channels from `c` on.
-    /// If `N` is more than one, their windows lie between the image's left and right edge.
+    /// Sums `N` neighbouring output pixels over the window, for filter `turn` of a register of channels from `c` on,
+    /// all of which exist if it is `FULL`. If `N` is more than one, the windows lie between the image's left and right
+    /// edge.
     #[inline(always)]
-    fn sum<I: Isa, const N: usize>(&mut self, isa: I, row: usize, column: usize, (turn, c): (usize, usize)) {
+    fn sum<I: Isa, const N: usize, const FULL: bool>(
+        &mut self,
+        isa: I,
+        row: usize,
+        column: usize,
+        (turn, c): (usize, usize),
+    ) {
         let ops = isa.f32();
         let Geometry { window, height, width, channels, times } = self.geometry;
         let Window { size, stride, before, .. } = window;
@@ -176,13 +185,14 @@ impl Rows<'_> {
             for dx in before.saturating_sub(left)..size.min((width + before).saturating_sub(left)) {
                 let x = left + dx - before;
                 debug_assert!((x + (N - 1) * stride) < width);
-                // SAFETY: pixels `x`, `x + stride`, … lie within the line, and the mask keeps the loads within the
-                // pixel's and the filter's channels.
+                // SAFETY: pixels `x`, `x + stride`, … lie within the line, and the register, or the mask, keeps the
+                // loads within the pixel's and the filter's channels.
                 unsafe {
-                    let w = ops.load_ptr_mask(taps.as_ptr().add((dy * size + dx) * channels + c), mask);
+                    let load = |from| if FULL { ops.load_ptr(from) } else { ops.load_ptr_mask(from, mask) };
+                    let w = load(taps.as_ptr().add((dy * size + dx) * channels + c));
                     let from = line.as_ptr().add(x * channels + c);
                     for (i, sum) in sums.iter_mut().enumerate() {
-                        let x = ops.load_ptr_mask(from.add(i * stride * channels), mask);
+                        let x = load(from.add(i * stride * channels));
                         *sum = ops.mul_add(x, w, *sum);
                     }
                 }
@@ -237,9 +247,12 @@ impl CustomOp3 for Fused {
         let (weight, bias) = (by_turn(weight, times), by_turn(bias, times));
         let (rows, columns) = (geometry.rows(), geometry.columns());
         let mut out = vec![0.0; items * rows * columns * outputs];
+        if out.is_empty() {
+            return Ok((CpuStorage::F32(out), (items, rows, columns, outputs).into()));
+        }
         // A few rows at a time, so that waking a thread is worth it.
         let group = (1_usize << 14).div_ceil(columns * outputs + 1);
-        for (b, out) in out.chunks_mut((rows * columns * outputs).max(1)).enumerate() {
+        for (b, out) in out.chunks_mut(rows * columns * outputs).enumerate() {
             let image = &x[b * height * width * channels..][..height * width * channels];
             pool::chunks(out, group * columns * outputs, |g, out| {
                 Rows { geometry, image, weight: &weight, bias: &bias, first: g * group, out: &mut *out }.dispatch();

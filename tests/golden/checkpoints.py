@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.layers import get_act_layer
 from timm.models import convnext, efficientnet, eva, fastvit, vision_transformer
+from timm.models import vision_transformer_hybrid as hybrid
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -634,6 +635,13 @@ def open_clip_mobileclip2(path):
     conv_clip(path, timm_trunk("fastvit_mci3", **MOBILE), 22, config, custom_text=True, no_causal_mask=True)
 
 
+def open_clip_mobileclip_b(path):
+    """As MobileCLIP-B: a ViT whose patches three convolutions embed, a class token without position, a causal mask."""
+    vision = {**timm_trunk("vit_base_mci_224", **MOBILE), "image_size": 32, "timm_pool": "token"}
+    config = preprocess([0.0] * 3, [1.0] * 3, interpolation="bilinear")
+    conv_clip(path, vision, 27, config, custom_text=True)
+
+
 def open_clip_resnet(path):
     """As RN50-quickgelu: anti-aliased strides, attention pool; heads of 64 in the pool."""
     vocab = vocabularies.write_clip(path, 16)
@@ -684,6 +692,15 @@ def register_tiny_conv_trunks():
     def fastvit_trunk(name, **sizes):
         return lambda pretrained=False, **kwargs: fastvit._create_fastvit(name, pretrained=False, **{**sizes, **kwargs})
 
+    def vit_base_mci_224(pretrained=False, **kwargs):
+        stem = hybrid.ConvStem(
+            channels=(16, 16, 64), stride=(4, 2, 2), kernel_size=(4, 2, 2), padding=0, act_layer=nn.GELU
+        )
+        sizes = dict(embed_dim=64, depth=2, num_heads=1, no_embed_class=True, img_size=32)
+        return hybrid._create_vision_transformer_hybrid(
+            "vit_base_mci_224", backbone=stem, embed_args=dict(proj=False), pretrained=False, **{**sizes, **kwargs}
+        )
+
     def convnext_trunk(name, **sizes):
         return lambda pretrained=False, **kwargs: convnext._create_convnext(name, pretrained=False, **{**sizes, **kwargs})
 
@@ -701,6 +718,7 @@ def register_tiny_conv_trunks():
             token_mixers=("repmixer", "repmixer", "repmixer", "attention", "attention"), lkc_use_act=True,
             norm_layer=partial(fastvit.LayerNorm2d, eps=1e-5), stem_use_scale_branch=False,
         ),
+        vit_base_mci_224=vit_base_mci_224,
         convnext_base=convnext_trunk("convnext_base", depths=[1, 1, 2, 1], dims=[8, 16, 24, 40]),
         convnext_xxlarge=convnext_trunk("convnext_xxlarge", depths=[1, 1, 1, 1], dims=[8, 16, 24, 40], norm_eps=1e-5),
     )
@@ -738,6 +756,7 @@ CHECKPOINTS = {
     "open_clip-mobileclip": (open_clip_mobileclip, (), FEW),
     "open_clip-mobileclip-folded": (open_clip_mobileclip_folded, (), FEW),
     "open_clip-mobileclip2": (open_clip_mobileclip2, (), FEW),
+    "open_clip-mobileclip-b": (open_clip_mobileclip_b, (), FEW),
     "open_clip-resnet": (open_clip_resnet, (), FEW),
     "open_clip-convnext": (open_clip_convnext, (), FEW),
     "open_clip-convnext-mlp": (open_clip_convnext_mlp, (), FEW),

@@ -1,12 +1,10 @@
 //! ALIGN in the transformers layout (`AlignModel`): an EfficientNet with squeeze-and-excite and a BERT.
 
-use super::parts;
-use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles};
+use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles, hf_text, parts};
 use crate::error::Result;
 use crate::image::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
 use crate::model::spec::{
-    BertSpec, BlocksSpec, EfficientNetSpec, ImageSpec, MbConvSpec, NormPlace, Objective, Padding, Projection, Spec,
-    TextPool, TextTowerSpec,
+    BertSpec, EfficientNetSpec, ImageSpec, MbConvSpec, Objective, Padding, Projection, Spec, TextTowerSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
@@ -24,8 +22,7 @@ impl Family for Align {
     }
 
     fn matches(&self, config: &Config) -> bool {
-        let root = Section::root("config.json", config.hf.as_ref());
-        root.string("model_type").ok().flatten() == Some("align")
+        parts::model_type(config) == Some("align")
     }
 
     fn plan(&self, config: &Config, _: &Files) -> Result<Plan> {
@@ -59,26 +56,8 @@ impl Family for Align {
 const CONTEXT: usize = 64;
 
 fn bert(text: &Section<'_>) -> Result<BertSpec> {
-    let positions = text.whole_or("max_position_embeddings", 512)?;
-    Ok(BertSpec {
-        blocks: BlocksSpec {
-            width: text.whole_or("hidden_size", 768)?,
-            layers: text.whole_or("num_hidden_layers", 12)?,
-            heads: text.whole_or("num_attention_heads", 12)?,
-            mlp: text.whole_or("intermediate_size", 3072)?,
-            act: parts::hidden_act(text, Activation::GeluErf)?,
-            eps: text.number_or("layer_norm_eps", 1e-12)?,
-            norm: NormPlace::After,
-            layer_scale: false,
-        },
-        vocab: text.whole_or("vocab_size", 30522)?,
-        context: CONTEXT.min(positions),
-        positions,
-        types: text.whole_or("type_vocab_size", 2)?,
-        pad_id: text.whole_or("pad_token_id", 0)? as u32,
-        pool: TextPool::First,
-        proj: Projection::Affine,
-    })
+    let spec = hf_text::encoder(text, &hf_text::BERT)?;
+    Ok(BertSpec { context: spec.context.min(CONTEXT), proj: Projection::Affine, ..spec })
 }
 
 /// The blocks that transformers' `AlignVisionConfig` describes; their widths are read from the weights.
@@ -171,9 +150,8 @@ fn preprocess(config: &Section<'_>) -> Result<Preprocess> {
 
 fn layout() -> Layout {
     let block = |rest: &str| format!("vision_model.encoder.blocks.{{}}.{rest}");
-    let layer = |rest: &str| format!("text_model.encoder.layer.{{}}.{rest}");
     let ours = |part: &str| format!("image.blocks.{{}}.{part}.*");
-    Layout::default()
+    hf_text::layout(Layout::default(), "text_model", "encoder.layer")
         .plain("image.stem.*", "vision_model.embeddings.convolution.*")
         .plain("image.stem_norm.*", "vision_model.embeddings.batchnorm.*")
         .plain(ours("expand"), block("expansion.expand_conv.*"))
@@ -184,22 +162,11 @@ fn layout() -> Layout {
         .plain(ours("excite"), block("squeeze_excite.expand.*"))
         .plain(ours("project"), block("projection.project_conv.*"))
         .plain(ours("project_norm"), block("projection.project_bn.*"))
-        .plain("text.tokens.weight", "text_model.embeddings.word_embeddings.weight")
-        .plain("text.positions", "text_model.embeddings.position_embeddings.weight")
-        .plain("text.types", "text_model.embeddings.token_type_embeddings.weight")
-        .plain("text.embed_norm.*", "text_model.embeddings.LayerNorm.*")
-        .stacked("text.blocks.{}.qkv.*", ["query", "key", "value"].map(|x| layer(&format!("attention.self.{x}.*"))))
-        .plain("text.blocks.{}.out.*", layer("attention.output.dense.*"))
-        .plain("text.blocks.{}.norm1.*", layer("attention.output.LayerNorm.*"))
-        .plain("text.blocks.{}.fc1.*", layer("intermediate.dense.*"))
-        .plain("text.blocks.{}.fc2.*", layer("output.dense.*"))
-        .plain("text.blocks.{}.norm2.*", layer("output.LayerNorm.*"))
         .plain("text.proj.*", "text_projection.*")
         .plain("head.temperature", "temperature")
         // BERT's own pooler, which ALIGN does not use.
         .ignoring("text_model.pooler.dense.weight")
         .ignoring("text_model.pooler.dense.bias")
         .ignoring("*.num_batches_tracked")
-        .ignoring("*.position_ids")
         .ignoring("*.token_type_ids")
 }

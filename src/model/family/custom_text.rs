@@ -88,8 +88,8 @@ fn efficientnet(vision: &Section<'_>, files: &Files) -> Result<EfficientNetSpec>
     let mut blocks = Vec::new();
     for (stage, (size, stride)) in STAGES.into_iter().enumerate() {
         let depth = parts::count_blocks(files, &format!("visual.trunk.blocks.{stage}"));
-        if depth == 0 {
-            return Err(Error::run(format!("stage {stage} of the image trunk has no blocks"))
+        if !(1..=1 << 10).contains(&depth) {
+            return Err(Error::run(format!("stage {stage} of the image trunk has {depth} blocks"))
                 .hint("check that the weights and the configuration file belong together"));
         }
         blocks.extend((0..depth).map(|i| MbConvSpec {

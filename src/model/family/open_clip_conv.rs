@@ -38,11 +38,11 @@ impl Family for OpenClipConv {
         parts::refuse(&model, &["multimodal_cfg"])?;
         let size = vision.size("image_size")?.unwrap_or([224; 2]);
         // A timm trunk has its own activation; the text tower follows the flag in any case.
-        let (text, text_plan) = text_tower(&model, model.flag_or("quick_gelu", false)?)?;
+        let (text, text_plan) = text_tower(&model, model.flag_or("quick_gelu", false)?, files)?;
         let image = match vision.string("timm_model_name")? {
             Some(trunk) if trunk.starts_with("fastvit_") => ImageSpec::FastVit(fastvit(&vision, files)?),
             Some(trunk) => ImageSpec::ConvNext(convnext(&vision, trunk, files)?),
-            None => ImageSpec::ResNet(resnet(&vision, size)?),
+            None => ImageSpec::ResNet(resnet(&vision, files, size)?),
         };
         let custom = files.contains("text.token_embedding.weight");
         let layout = image_layout(&image);
@@ -76,12 +76,16 @@ fn image_layout(image: &ImageSpec) -> Layout {
 }
 
 /// The sizes of a ResNet: open_clip's `CLIPVisionCfg`.
-fn resnet(vision: &Section<'_>, [height, width]: [usize; 2]) -> Result<ResNetSpec> {
+fn resnet(vision: &Section<'_>, files: &Files, [height, width]: [usize; 2]) -> Result<ResNetSpec> {
     let layers = vision.raw("layers").and_then(|layers| {
         let layers: Vec<usize> = layers.as_array()?.iter().filter_map(|n| Some(n.as_u64()? as usize)).collect();
         layers.try_into().ok()
     });
     let Some(layers) = layers else { return Err(vision.error("layers", "expected four whole numbers")) };
+    let found = [1, 2, 3, 4].map(|layer| count_blocks(files, &format!("visual.layer{layer}")));
+    if found != layers {
+        return Err(vision.error("layers", format!("the weights have {found:?} blocks, not {layers:?}")));
+    }
     if height != width {
         return Err(vision.error("image_size", "this tower needs square images"));
     }
