@@ -89,7 +89,7 @@ const GELU: &str = "candle-transformers' CLIP knows no activation but QuickGELU"
 
 fn other_image_tower(spec: &Spec, weights: Weights<'_>) -> Result<Result<Other, &'static str>> {
     let ImageSpec::Vit(vit) = &spec.image else {
-        return Ok(Err("candle-transformers has no EfficientNet-Lite"));
+        return Ok(Err("candle-transformers has no such image tower"));
     };
     Ok(match spec.family {
         "clip" if vit.blocks.act != Activation::QuickGelu => Err(GELU),

@@ -113,7 +113,7 @@ fn automatic(clip: &Clip, kind: Kind) -> usize {
                 let patches = vit.input_size.map(|side| side / vit.patch.max(1)).iter().product::<usize>();
                 (1024 / patches.max(1)).clamp(4, 32)
             }
-            ImageSpec::EfficientNet(_) => 8,
+            _ => 8,
         },
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn plan(p: &Preprocess, width: usize, height: usize) -> Result<Plan, 
     let mut filter = p.filter;
     let (w, h) = match p.resize {
         Resize::Squash => (out_w, out_h),
+        Resize::Exact { size: [height, width] } => (width, height),
         Resize::Longest => keep_ratio(p.size, width, height, f64::max),
         Resize::Shortest { .. } if p.crop == CropRounding::HalfEven && out_w != out_h => {
             // open_clip's transform forgets the filter here: its ResizeKeepRatio is bicubic by default.

@@ -36,6 +36,11 @@ pub enum Resize {
     Longest,
     /// Both sides become the size; the aspect ratio is lost (open_clip's `squash`).
     Squash,
+    /// Both sides become these, then the centre is cropped (transformers' EfficientNet processor).
+    Exact {
+        /// Height and width before the crop, in pixels.
+        size: [usize; 2],
+    },
 }
 
 /// An interpolation, as Pillow defines it.

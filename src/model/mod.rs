@@ -6,10 +6,15 @@
 pub mod attentional_pooler;
 pub mod bert;
 pub mod block;
+mod conv;
+mod conv_stem;
+pub mod convnext;
 pub mod efficientnet;
 pub mod family;
+pub mod fastvit;
 pub mod files;
 pub mod positions;
+pub mod resnet;
 pub mod spec;
 pub mod stack;
 pub mod transformer;
@@ -24,8 +29,11 @@ use crate::text::{Pad, TextSpec, Tokenizer};
 use crate::weights::{Files, Store};
 use bert::Bert;
 use candle_core::{DType, Device, Tensor};
+use convnext::ConvNext;
 use efficientnet::EfficientNet;
 use family::{Plan, TextPlan};
+use fastvit::FastVit;
+use resnet::ResNet;
 use spec::{ImageSpec, Objective, TextTowerSpec};
 use std::sync::{Arc, Mutex, PoisonError};
 use transformer::Transformer;
@@ -79,8 +87,14 @@ pub struct Head {
 pub enum ImageTower {
     /// A vision transformer.
     Vit(Vit),
-    /// An EfficientNet-Lite.
+    /// An EfficientNet.
     EfficientNet(EfficientNet),
+    /// CLIP's ResNet.
+    ResNet(ResNet),
+    /// A FastViT.
+    FastVit(FastVit),
+    /// A ConvNeXt.
+    ConvNext(ConvNext),
 }
 
 /// A text tower of any kind.
@@ -175,6 +189,9 @@ impl Clip {
             let tower = match &self.spec.image {
                 ImageSpec::Vit(spec) => ImageTower::Vit(Vit::load(&params, spec, dim)?),
                 ImageSpec::EfficientNet(spec) => ImageTower::EfficientNet(EfficientNet::load(&params, spec, dim)?),
+                ImageSpec::ResNet(spec) => ImageTower::ResNet(ResNet::load(&params, spec, dim)?),
+                ImageSpec::FastVit(spec) => ImageTower::FastVit(FastVit::load(&params, spec, dim)?),
+                ImageSpec::ConvNext(spec) => ImageTower::ConvNext(ConvNext::load(&params, spec, dim)?),
             };
             self.store.check("image").map_err(|e| e.at(&self.name))?;
             Ok(tower)
@@ -203,9 +220,13 @@ impl Clip {
                 None => Ok(None),
             }
         };
-        let scale = number("logit_scale")?
-            .ok_or_else(|| Error::run("the checkpoint has no tensor `logit_scale`").at(&self.name))?
-            .exp();
+        // ALIGN divides by a temperature, the others multiply by exp(logit_scale).
+        let scale = match number("temperature")? {
+            Some(temperature) => temperature.recip(),
+            None => number("logit_scale")?
+                .ok_or_else(|| Error::run("the checkpoint has no tensor `logit_scale`").at(&self.name))?
+                .exp(),
+        };
         Ok(Head { scale, bias: number("logit_bias")?.unwrap_or(0.0), objective: self.spec.objective })
     }
 
@@ -258,6 +279,9 @@ impl ImageTower {
         match self {
             Self::Vit(tower) => tower.forward(pixels),
             Self::EfficientNet(tower) => tower.forward(pixels),
+            Self::ResNet(tower) => tower.forward(pixels),
+            Self::FastVit(tower) => tower.forward(pixels),
+            Self::ConvNext(tower) => tower.forward(pixels),
         }
     }
 }
@@ -292,15 +316,26 @@ pub(crate) fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
             }
             vit.input_size = [side; 2];
         }
-        ImageSpec::EfficientNet(_) if side < 32 => {
+        // open_clip cannot do it either.
+        ImageSpec::ResNet(net) if side != net.image_size => {
+            return Err(Error::usage(format!(
+                "--image-size {side}: the positions of this tower's attention pool are for {0} x {0} pixels alone",
+                net.image_size
+            )));
+        }
+        ImageSpec::EfficientNet(_) | ImageSpec::FastVit(_) | ImageSpec::ConvNext(_) if side < 32 => {
             return Err(Error::usage(format!("--image-size {side} is below the 32 pixels that this tower needs")));
         }
-        ImageSpec::EfficientNet(_) => {}
+        ImageSpec::EfficientNet(_) | ImageSpec::ResNet(_) | ImageSpec::FastVit(_) | ImageSpec::ConvNext(_) => {}
     }
     let preprocess = &mut spec.preprocess;
-    if let crate::image::Resize::Shortest { edge } = &mut preprocess.resize {
-        // A crop smaller than the resized edge keeps its share.
-        *edge = *edge * side / preprocess.size[0].max(1);
+    // A crop smaller than the resized image keeps its share.
+    match &mut preprocess.resize {
+        crate::image::Resize::Shortest { edge } => *edge = *edge * side / preprocess.size[0].max(1),
+        crate::image::Resize::Exact { size } => {
+            *size = std::array::from_fn(|i| size[i] * side / preprocess.size[i].max(1));
+        }
+        crate::image::Resize::Longest | crate::image::Resize::Squash => {}
     }
     preprocess.size = [side; 2];
     Ok(())

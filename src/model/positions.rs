@@ -30,7 +30,14 @@ impl Positions {
             let message = format!("an input of {:?} pixels holds no patch of {}", spec.input_size, spec.patch);
             return Err(Error::usage(message));
         }
-        let table = params.get("positions", &[1, lead + from[0] * from[1], spec.blocks.width])?;
+        let (patches, width) = (from[0] * from[1], spec.blocks.width);
+        // Some checkpoints give the class token no position: nothing is added to it.
+        let bare =
+            lead > 0 && params.shape("positions").is_some_and(|shape| shape.iter().rev().nth(1) == Some(&patches));
+        let table = match bare {
+            true => params.get("positions", &[1, patches, width])?.pad_with_zeros(1, lead, 0)?,
+            false => params.get("positions", &[1, lead + patches, width])?,
+        };
         let mut positions = Self { usual: (from, table.clone()), table, lead, from, how: spec.interpolation };
         positions.usual = (to, positions.at(to)?);
         Ok(positions)

@@ -93,8 +93,14 @@ pub enum QkvBias {
 pub enum ImageSpec {
     /// A vision transformer.
     Vit(VitSpec),
-    /// An EfficientNet-Lite.
+    /// An EfficientNet.
     EfficientNet(EfficientNetSpec),
+    /// CLIP's ResNet.
+    ResNet(ResNetSpec),
+    /// A FastViT.
+    FastVit(FastVitSpec),
+    /// A ConvNeXt.
+    ConvNext(ConvNextSpec),
 }
 
 /// A vision transformer (Dosovitskiy et al. 2020).
@@ -185,14 +191,113 @@ pub enum Interpolation {
     BilinearAntialias,
 }
 
-/// An EfficientNet-Lite (Tan & Le 2019; no squeeze-and-excite, ReLU6), its widths read from the weights.
+/// The zeros around an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// So many on each side.
+    Zeros {
+        /// Above and left of the image.
+        before: usize,
+        /// Below and right of it.
+        after: usize,
+    },
+    /// TensorFlow's `SAME`, which depends on the size of the image.
+    Same,
+}
+
+/// An EfficientNet (Tan & Le 2019), its widths read from the weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EfficientNetSpec {
-    /// The number of blocks in each of the seven stages.
-    pub depths: [usize; 7],
+    /// The zeros around the image before the first convolution, which is 3×3 with stride 2.
+    pub stem_padding: Padding,
+    /// The blocks, in order.
+    pub blocks: Vec<MbConvSpec>,
+    /// Whether a last convolution widens the channels before they are averaged.
+    pub head: bool,
+    /// Whether the blocks have squeeze-and-excite.
+    pub squeeze: bool,
+    /// The activation.
+    pub act: Activation,
     /// Added to the variance in batch norms.
     pub eps: f64,
     /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+/// One inverted residual block of an EfficientNet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MbConvSpec {
+    /// Where its parameters are, below the tower.
+    pub name: String,
+    /// The side of the filters.
+    pub size: usize,
+    /// The stride of the filters.
+    pub stride: usize,
+    /// The zeros around the image before the filters.
+    pub padding: Padding,
+    /// Whether the channels are widened first.
+    pub expand: bool,
+    /// Whether the input is added to the output, if it has the same shape.
+    pub residual: bool,
+}
+
+/// CLIP's ResNet (Radford et al. 2021): three convolutions as stem, average pools instead of strides, attention pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResNetSpec {
+    /// The number of blocks in each of the four stages.
+    pub layers: [usize; 4],
+    /// The channels after the stem; the last stage puts out 32 times as many.
+    pub width: usize,
+    /// How many heads the attention pool has.
+    pub heads: usize,
+    /// The side of the input, in pixels: the attention pool has a position for each 32 × 32 of them.
+    pub image_size: usize,
+}
+
+/// A FastViT (Vasu et al. 2023), MobileCLIP's image tower. Its training-time branches are folded at load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FastVitSpec {
+    /// The stages.
+    pub stages: Vec<FastVitStage>,
+    /// The channels after the last convolution.
+    pub width: usize,
+    /// Whether the stem was trained with 1×1 branches.
+    pub stem_scale: bool,
+    /// Added to the variance in the layer norms before attention, where those are no batch norms.
+    pub layer_norm: Option<f64>,
+    /// The linear map to the embedding.
+    pub proj: Projection,
+}
+
+/// One stage of a FastViT.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FastVitStage {
+    /// Its channels.
+    pub width: usize,
+    /// The number of blocks.
+    pub depth: usize,
+    /// The length of the hidden layer of the MLPs.
+    pub mlp: usize,
+    /// Whether it begins by halving the image's sides.
+    pub downsample: bool,
+    /// Whether that has squeeze-and-excite.
+    pub squeeze: bool,
+    /// Whether convolved neighbours are added as positions.
+    pub positions: bool,
+    /// Whether its blocks mix pixels by attention rather than by convolution.
+    pub attention: bool,
+}
+
+/// A ConvNeXt (Liu et al. 2022).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvNextSpec {
+    /// Channels and number of blocks of the four stages.
+    pub stages: [(usize, usize); 4],
+    /// Added to the variance in layer norms.
+    pub eps: f64,
+    /// The hidden layer of the head, where that is an MLP.
+    pub head_mlp: Option<usize>,
+    /// The last linear map to the embedding.
     pub proj: Projection,
 }
 
@@ -307,6 +412,40 @@ impl TransformerSpec {
     }
 }
 
+impl ImageSpec {
+    /// The kind of tower, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Vit(_) => "vit",
+            Self::EfficientNet(spec) if spec.squeeze => "efficientnet",
+            Self::EfficientNet(_) => "efficientnet-lite",
+            Self::ResNet(_) => "resnet",
+            Self::FastVit(_) => "fastvit",
+            Self::ConvNext(_) => "convnext",
+        }
+    }
+
+    /// The activation between its linear maps.
+    pub fn act(&self) -> Activation {
+        match self {
+            Self::Vit(spec) => spec.blocks.act,
+            Self::EfficientNet(spec) => spec.act,
+            Self::ResNet(_) => Activation::Relu,
+            Self::FastVit(_) | Self::ConvNext(_) => Activation::GeluErf,
+        }
+    }
+}
+
+impl Padding {
+    /// No zeros.
+    pub const NONE: Self = Self::Zeros { before: 0, after: 0 };
+
+    /// So many zeros around an image that a window of odd `size` and stride 1 leaves its size as it is.
+    pub fn around(size: usize) -> Self {
+        Self::Zeros { before: size / 2, after: size / 2 }
+    }
+}
+
 impl TextTowerSpec {
     /// The most tokens that a text may have.
     pub fn context(&self) -> usize {
@@ -326,6 +465,11 @@ impl TextTowerSpec {
 }
 
 impl Projection {
+    /// A matrix, with or without a bias.
+    pub fn from_bias(bias: bool) -> Self {
+        if bias { Self::Affine } else { Self::Linear }
+    }
+
     /// Whether there is a matrix and whether it has a bias.
     pub fn parts(self) -> Option<bool> {
         match self {
@@ -382,7 +526,58 @@ impl Spec {
                     }
                 }
             }
-            ImageSpec::EfficientNet(_) => {}
+            ImageSpec::EfficientNet(net) => {
+                sizes("image tower", &[("blocks", net.blocks.len())])?;
+                for block in &net.blocks {
+                    if ![block.size, block.stride].iter().all(|n| (1..=64).contains(n)) {
+                        let MbConvSpec { size, stride, .. } = block;
+                        return Err(Error::run(format!(
+                            "the image tower cannot have filters of {size} and stride {stride}"
+                        )));
+                    }
+                }
+            }
+            ImageSpec::ResNet(net) => {
+                let ResNetSpec { width, heads, image_size, layers } = net;
+                sizes("image tower", &[("width", *width), ("heads", *heads), ("image size", *image_size)])?;
+                if !width.is_multiple_of(2)
+                    || !image_size.is_multiple_of(32)
+                    || !(width * 32).is_multiple_of(*heads)
+                    || layers.iter().any(|&n| n > 1 << 10)
+                {
+                    return Err(Error::run(format!(
+                        "the image tower cannot have {layers:?} layers of width {width} with {heads} heads for {image_size} pixels"
+                    )));
+                }
+            }
+            ImageSpec::FastVit(net) => {
+                sizes("image tower", &[("width", net.width), ("stages", net.stages.len())])?;
+                for stage in &net.stages {
+                    sizes("image tower", &[("width", stage.width), ("MLP width", stage.mlp)])?;
+                    if stage.depth > 1 << 10 || stage.attention && !stage.width.is_multiple_of(32) {
+                        let FastVitStage { width, depth, .. } = stage;
+                        return Err(Error::run(format!(
+                            "the image tower cannot have {depth} layers of width {width} with heads of 32"
+                        )));
+                    }
+                }
+                // A stage that halves the sides may multiply the channels; another leaves them as they are.
+                let widths: Vec<usize> = net.stages.iter().map(|stage| stage.width).chain([net.width]).collect();
+                for (i, pair) in widths.windows(2).enumerate() {
+                    let free = net.stages.get(i + 1).is_none_or(|stage| stage.downsample);
+                    if !(free && pair[1].is_multiple_of(pair[0]) || pair[0] == pair[1]) {
+                        return Err(Error::run(format!("the image tower cannot have stages of widths {widths:?}")));
+                    }
+                }
+            }
+            ImageSpec::ConvNext(net) => {
+                for (width, depth) in net.stages {
+                    sizes("image tower", &[("width", width)])?;
+                    if depth > 1 << 10 {
+                        return Err(Error::run(format!("the image tower cannot have {depth} layers of width {width}")));
+                    }
+                }
+            }
         }
         match &self.text {
             TextTowerSpec::Transformer(text) => {
@@ -408,9 +603,16 @@ impl Spec {
             }
         }
         let Preprocess { size: [height, width], resize, std, .. } = &self.preprocess;
-        let edge = if let Resize::Shortest { edge } = resize { *edge } else { 1 };
-        if [*height, *width, edge].iter().any(|side| !(1..=1 << 14).contains(side)) {
+        let [tall, wide] = match resize {
+            Resize::Shortest { edge } => [*edge; 2],
+            Resize::Exact { size } => *size,
+            Resize::Longest | Resize::Squash => [1; 2],
+        };
+        if [*height, *width, tall, wide].iter().any(|side| !(1..=1 << 14).contains(side)) {
             return Err(Error::run(format!("the preprocessing makes images of {height} x {width} pixels")));
+        }
+        if !matches!(self.image, ImageSpec::Vit(_)) && [*height, *width].iter().any(|side| *side < 32) {
+            return Err(Error::run(format!("images of {height} x {width} pixels are too small for the image tower")));
         }
         if std.iter().any(|std| !std.is_finite() || *std == 0.0) {
             return Err(Error::run(format!("the preprocessing divides by {std:?}")));

@@ -1,6 +1,7 @@
 //! The vision transformer of CLIP, SigLIP, EVA, PE-Core and DINOv2.
 
 use super::attentional_pooler::AttentionalPooler;
+use super::conv_stem::ConvStem;
 use super::positions::{Positions, rotation};
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
 use super::stack::{Between, Stack};
@@ -12,7 +13,7 @@ use candle_core::Tensor;
 /// A vision transformer: pixels to one vector.
 #[derive(Clone, Debug)]
 pub struct Vit {
-    patch: Linear,
+    patch: Patch,
     class: Option<Tensor>,
     positions: Positions,
     pre_norm: Option<LayerNorm>,
@@ -26,14 +27,10 @@ pub struct Vit {
 impl Vit {
     /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
     pub fn load(params: &Params<'_>, spec: &VitSpec, embed_dim: usize) -> Result<Self> {
-        let (width, patch, eps) = (spec.blocks.width, spec.patch, spec.blocks.eps);
-        // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
-        let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
-        let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let (width, eps) = (spec.blocks.width, spec.blocks.eps);
         let pooled = if matches!(spec.pool, ImagePool::Queries { .. }) { embed_dim } else { width };
-        let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
         Ok(Self {
-            patch: Linear::new(kernel, bias),
+            patch: Patch::load(params, spec)?,
             class: if spec.class_token { Some(params.get("class", &[1, 1, width])?) } else { None },
             positions: Positions::load(params, spec)?,
             pre_norm: if spec.pre_norm { Some(params.layer_norm("pre_norm", width, eps)?) } else { None },
@@ -71,8 +68,7 @@ impl Vit {
     pub fn tokens(&self, pixels: &Tensor, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
         let (items, _, height, width) = pixels.dims4()?;
         let grid = [height / self.spec.patch, width / self.spec.patch];
-        let windows = unfold(&pixels.permute((0, 2, 3, 1))?.contiguous()?, Window::tiles(self.spec.patch))?;
-        let patches = self.patch.forward(&windows, Activation::Identity)?;
+        let patches = self.patch.forward(pixels, self.spec.patch)?;
         let tokens = match &self.class {
             Some(class) => {
                 let class = class.broadcast_as((items, 1, self.spec.blocks.width))?.contiguous()?;
@@ -114,6 +110,40 @@ impl Vit {
             (Some(Pool::Queries(pool)), _) => pool.first(tokens),
             (None, ImagePool::ClassToken) => Ok(tokens.narrow(1, 0, 1)?.squeeze(1)?),
             (None, _) => Ok(tokens.narrow(1, self.lead(), tokens.dim(1)? - self.lead())?.mean(1)?),
+        }
+    }
+}
+
+/// How pixels become the first tokens.
+#[derive(Clone, Debug)]
+enum Patch {
+    /// One matrix for each patch.
+    Matrix(Linear),
+    /// A few convolutions, where the checkpoint has them.
+    Stem(ConvStem),
+}
+
+impl Patch {
+    fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Self> {
+        let (width, patch) = (spec.blocks.width, spec.patch);
+        if params.has("stem.0.conv.weight") {
+            return Ok(Self::Stem(ConvStem::load(&params.sub("stem"), width)?));
+        }
+        // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
+        let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
+        let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
+        Ok(Self::Matrix(Linear::new(kernel, bias)))
+    }
+
+    /// Maps pixels (items, 3, height, width) to patches of this side (items, patches, width), row by row.
+    fn forward(&self, pixels: &Tensor, side: usize) -> Result<Tensor> {
+        match self {
+            Self::Matrix(matrix) => {
+                let windows = unfold(&pixels.permute((0, 2, 3, 1))?.contiguous()?, Window::tiles(side))?;
+                Ok(matrix.forward(&windows, Activation::Identity)?)
+            }
+            Self::Stem(stem) => stem.forward(pixels),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rten_simd::SimdUnaryOp;
-use rten_vecmath::{ApproxGelu, Gelu, Silu, Swish, Tanh};
+use rten_vecmath::{ApproxGelu, Gelu, Sigmoid, Silu, Swish, Tanh};
 
 /// A point-wise function, named as checkpoints name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,6 +25,8 @@ pub enum Activation {
     Silu,
     /// `tanh(x)` (BERT's pooler)
     Tanh,
+    /// `σ(x) = 1 / (1 + exp(-x))`
+    Sigmoid,
 }
 
 const QUICK: f64 = 1.702;
@@ -42,6 +44,7 @@ impl Activation {
             "relu6" => Self::Relu6,
             "silu" | "swish" => Self::Silu,
             "tanh" => Self::Tanh,
+            "sigmoid" => Self::Sigmoid,
             "linear" => Self::Identity,
             _ => return None,
         })
@@ -58,6 +61,7 @@ impl Activation {
             Self::Relu6 => "relu6",
             Self::Silu => "silu",
             Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
         }
     }
 
@@ -72,6 +76,7 @@ impl Activation {
             Self::Relu6 => x.iter_mut().for_each(|x| *x = x.clamp(0.0, 6.0)),
             Self::Silu => Silu {}.map_mut(x),
             Self::Tanh => Tanh {}.map_mut(x),
+            Self::Sigmoid => Sigmoid {}.map_mut(x),
         }
     }
 
@@ -99,6 +104,7 @@ impl Activation {
             Self::Relu6 => x.clamp(0.0, 6.0),
             Self::Silu => x * sigmoid(x.clone())?,
             Self::Tanh => x.tanh(),
+            Self::Sigmoid => sigmoid(x.clone()),
         }
     }
 
@@ -133,6 +139,7 @@ impl Activation {
             }
             Self::Tanh => pairs.for_each(|(g, &x)| *g *= 1.0 - x.tanh() * x.tanh()),
             Self::Relu => pairs.for_each(|(g, &x)| *g = if x > 0.0 { *g } else { 0.0 }),
+            Self::Sigmoid => pairs.for_each(|(g, &x)| *g *= sigmoid(x) * (1.0 - sigmoid(x))),
             Self::Relu6 => pairs.for_each(|(g, &x)| *g = if x > 0.0 && x < 6.0 { *g } else { 0.0 }),
         }
     }

@@ -122,12 +122,24 @@ pub fn matmul_serial(a: View<'_>, m: usize, b: &Packed, scale: f32, out: &mut [f
     unsafe { job.run() }
 }
 
+/// Computes `out = act(a · b + bias)` on the calling thread; `a` and `out` are row-major.
+pub(super) fn matmul_block(a: &[f32], b: &Packed, bias: Option<&[f32]>, act: Activation, out: &mut [f32]) {
+    let (k, n) = b.shape();
+    let m = out.len() / n.max(1);
+    assert_eq!((a.len(), out.len()), (m * k, m * n), "a product of {m} x {k} x {n}");
+    let a = View { data: a, row_stride: k, column_stride: 1 };
+    let out = Out { data: out.as_mut_ptr(), stride: n };
+    let job = Job { a, b, bias, act, out, rows: 0..m, panels: 0..n.div_ceil(b.width), scale: 1.0 };
+    // SAFETY: this thread owns all of `out`, whose length was checked above.
+    unsafe { job.run() }
+}
+
 /// Below this many multiply-adds a product stays on the calling thread.
 const SMALL: usize = 1 << 15;
 /// The rows of the widest tile.
 const ROWS: usize = 14;
 /// The most rows that one part packs at a time: 112 rows of 768 inputs are 344 KB, which stay in the second cache.
-const BLOCK_ROWS: usize = 8 * ROWS;
+pub(super) const BLOCK_ROWS: usize = 8 * ROWS;
 
 #[derive(Clone, Copy)]
 struct Out {

@@ -34,12 +34,11 @@ impl Linear {
 
     /// `act(x Wᵀ + b)` for `x` of shape (…, inputs); returns (…, outputs).
     pub fn forward(&self, x: &Tensor, act: Activation) -> Result<Tensor> {
-        let trained = self.weight.track_op() || self.bias.as_ref().is_some_and(Tensor::track_op);
         if !is_fused(x) || !is_fused(&self.weight) {
             return act.composed(&self.composed(x)?);
         }
         let x = x.contiguous()?;
-        if trained {
+        if self.is_trained() {
             let y = x.apply_op2(&self.weight, Trained)?;
             return act.forward(&match &self.bias {
                 Some(bias) => add_bias(&y, bias)?,
@@ -72,7 +71,13 @@ impl Linear {
         y.reshape(shape)
     }
 
-    fn packed(&self) -> Result<Arc<Packed>> {
+    /// Whether a gradient flows to the weight or the bias.
+    pub(super) fn is_trained(&self) -> bool {
+        self.weight.track_op() || self.bias.as_ref().is_some_and(Tensor::track_op)
+    }
+
+    /// The weight in the kernel's layout.
+    pub(super) fn packed(&self) -> Result<Arc<Packed>> {
         if let Some(packed) = self.packed.get() {
             return Ok(packed.clone());
         }

@@ -11,6 +11,8 @@
 
 pub mod activation;
 pub mod attention;
+pub mod channels;
+pub mod conv;
 pub mod depthwise;
 pub mod gemm;
 pub mod layer_norm;
@@ -23,6 +25,8 @@ pub mod unfold;
 
 pub use activation::Activation;
 pub use attention::{Mask, attention, self_attention};
+pub use channels::{gate_channels, mean_pixels};
+pub use conv::conv;
 pub use depthwise::depthwise;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;

@@ -74,31 +74,45 @@ fn every(x: &Tensor, dim: usize, stride: usize) -> Result<Tensor> {
 
 struct Fused(Window);
 
-impl Fused {
-    /// Calls `f(place in the unfolded row, place in the image row, count)` for each stretch of pixels that a window
-    /// shares with the image, over all windows of one item.
-    fn stretches(&self, (height, width, channels): (usize, usize, usize), mut f: impl FnMut(usize, usize, usize)) {
-        let Window { size, stride, before, .. } = self.0;
-        let (rows, columns) = (self.0.count(height), self.0.count(width));
-        for row in 0..rows {
-            for column in 0..columns {
-                let start = (row * columns + column) * size * size * channels;
-                let left = (column * stride).saturating_sub(before).min(width);
-                let skipped = (left + before).saturating_sub(column * stride);
-                let right = (column * stride + size).saturating_sub(before).min(width);
-                if right <= left {
-                    continue;
-                }
-                for dy in 0..size {
-                    let Some(y) = (row * stride + dy).checked_sub(before).filter(|&y| y < height) else { continue };
-                    f(
-                        start + (dy * size + skipped) * channels,
-                        (y * width + left) * channels,
-                        (right - left) * channels,
-                    );
-                }
-            }
-        }
+/// Writes the windows of output pixels `first ..` of all items of `x`, one row of `out` each. `out` starts as zeros.
+pub(super) fn unfold_rows(
+    x: &[f32],
+    (height, width, channels): (usize, usize, usize),
+    window: Window,
+    first: usize,
+    out: &mut [f32],
+) {
+    let len = window.size * window.size * channels;
+    let each = window.count(height) * window.count(width);
+    for (i, out) in out.chunks_exact_mut(len.max(1)).enumerate() {
+        let (item, pixel) = ((first + i) / each, (first + i) % each);
+        let image = &x[item * height * width * channels..][..height * width * channels];
+        stretches(window, (height, width, channels), pixel, |to, from, count| {
+            out[to..to + count].copy_from_slice(&image[from..from + count]);
+        });
+    }
+}
+
+/// Calls `f(place in the window, place in the image, count)` for each stretch of pixels that the window of an output
+/// pixel shares with the image.
+fn stretches(
+    window: Window,
+    (height, width, channels): (usize, usize, usize),
+    pixel: usize,
+    mut f: impl FnMut(usize, usize, usize),
+) {
+    let Window { size, stride, before, .. } = window;
+    let columns = window.count(width);
+    let (row, column) = (pixel / columns, pixel % columns);
+    let left = (column * stride).saturating_sub(before).min(width);
+    let skipped = (left + before).saturating_sub(column * stride);
+    let right = (column * stride + size).saturating_sub(before).min(width);
+    if right <= left {
+        return;
+    }
+    for dy in 0..size {
+        let Some(y) = (row * stride + dy).checked_sub(before).filter(|&y| y < height) else { continue };
+        f((dy * size + skipped) * channels, (y * width + left) * channels, (right - left) * channels);
     }
 }
 
@@ -114,10 +128,7 @@ impl CustomOp1 for Fused {
         let len = self.0.size * self.0.size * channels;
         let mut out = vec![0.0; items * windows * len];
         pool::chunks(&mut out, (windows * len).max(1), |b, out| {
-            let image = &x[b * height * width * channels..][..height * width * channels];
-            self.stretches((height, width, channels), |to, from, count| {
-                out[to..to + count].copy_from_slice(&image[from..from + count]);
-            });
+            unfold_rows(x, (height, width, channels), self.0, b * windows, out);
         });
         Ok((CpuStorage::F32(out), (items, windows, len).into()))
     }
@@ -126,12 +137,14 @@ impl CustomOp1 for Fused {
         let (items, height, width, channels) = x.dims4()?;
         let mut out = vec![0.0; items * height * width * channels];
         super::with_slice(&grad.contiguous()?, |grad| {
-            let len = grad.len() / items.max(1);
+            let windows = self.0.count(height) * self.0.count(width);
+            let len = self.0.size * self.0.size * channels;
             pool::chunks(&mut out, (height * width * channels).max(1), |b, out| {
-                let grad = &grad[b * len..][..len];
-                self.stretches((height, width, channels), |from, to, count| {
-                    out[to..to + count].iter_mut().zip(&grad[from..from + count]).for_each(|(x, g)| *x += g);
-                });
+                for (pixel, grad) in grad[b * windows * len..][..windows * len].chunks_exact(len.max(1)).enumerate() {
+                    stretches(self.0, (height, width, channels), pixel, |from, to, count| {
+                        out[to..to + count].iter_mut().zip(&grad[from..from + count]).for_each(|(x, g)| *x += g);
+                    });
+                }
             });
         })?;
         Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))

@@ -145,6 +145,25 @@ impl Params<'_> {
         }
     }
 
+    /// Like [`Params::get`], but what is missing or misshapen is an error at once: for parameters that are computed with
+    /// when a tower loads, which made-up zeros would only make slow.
+    pub fn require(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let theirs = || match self.store.layout.recipe(&self.full(name)) {
+            Some(recipe) => recipe.names.join("` + `"),
+            None => self.full(name),
+        };
+        let fit =
+            |message| Error::run(message).hint("check that the weights and the configuration file belong together");
+        match self.any_shape(name)? {
+            None => Err(fit(format!("missing tensor `{}` {shape:?}", theirs()))),
+            Some(tensor) if squeezed(tensor.dims()) == squeezed(shape) => Ok(tensor.reshape(shape)?),
+            Some(tensor) => {
+                let message = format!("tensor `{}` has shape {:?}, not {shape:?}", theirs(), tensor.dims());
+                Err(fit(message))
+            }
+        }
+    }
+
     /// The parameter of this name, if the checkpoint has it; its shape must fit all the same.
     pub fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let Some((tensor, label)) = self.store.read(&self.full(name))? else { return Ok(None) };
@@ -154,6 +173,20 @@ impl Params<'_> {
         self.store
             .problem(format!("tensor `{label}` has shape {:?}, the configuration asks for {shape:?}", tensor.dims()));
         self.zeros(shape).map(Some)
+    }
+
+    /// Whether the checkpoint has the parameter.
+    pub fn has(&self, name: &str) -> bool {
+        let recipe = self.store.layout.recipe(&self.full(name));
+        recipe.is_some_and(|recipe| recipe.names.iter().all(|name| self.store.files.contains(name)))
+    }
+
+    /// The shape that the checkpoint gives to a parameter which is one tensor there.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self.store.layout.recipe(&self.full(name))?.names.as_slice() {
+            [name] => self.store.files.shape(name),
+            _ => None,
+        }
     }
 
     /// The parameter of this name in whatever shape it has.
@@ -177,6 +210,11 @@ impl Params<'_> {
     /// Where the towers compute.
     pub fn device(&self) -> &Device {
         &self.store.device
+    }
+
+    /// The kind of numbers that the towers compute with.
+    pub fn dtype(&self) -> DType {
+        self.store.dtype
     }
 
     fn zeros(&self, shape: &[usize]) -> Result<Tensor> {

@@ -5,18 +5,24 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy
 import open_clip
 import timm
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.layers import get_act_layer
-from timm.models import efficientnet, eva, vision_transformer
+from timm.models import convnext, efficientnet, eva, fastvit, vision_transformer
+from timm.models import vision_transformer_hybrid as hybrid
+from timm.utils import reparameterize_model
 from torch import nn
 
+import images
 import vocabularies
 import weights
 
+HERE = Path(__file__).parent
 OPENAI_MEAN, OPENAI_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
@@ -37,12 +43,22 @@ def save(path: Path, tensors, dtype=torch.float32, larger_than=0):
 # ---- transformers layout
 
 
-def hf(path: Path, config, preprocessor, seed, dtype=torch.float32, extra=None, shards=None):
+def sample(size):
+    """The synthetic photographs as a batch of squares, and some noise."""
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    pictures = [Image.open(HERE / "images" / name).convert("RGB").resize(size) for name in images.NAMES]
+    pixels = torch.stack([torch.tensor(numpy.array(picture)) for picture in pictures]).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.cat([pixels, torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(20))])
+
+
+def hf(path: Path, config, preprocessor, seed, dtype=torch.float32, extra=None, shards=None, calibrated=None):
     write_json(path / "config.json", config)
     write_json(path / "preprocessor_config.json", preprocessor)
     config = transformers.AutoConfig.from_pretrained(path)
     model = transformers.AutoModel.from_config(config)
     weights.draw(model, seed)
+    if calibrated:
+        weights.calibrate(model.vision_model, sample(calibrated))
     tensors = {**model.state_dict(), **(extra or {})}
     if not shards:
         return save(path / "model.safetensors", tensors, dtype)
@@ -155,11 +171,13 @@ def hf_siglip2(path):
 # ---- open_clip layout
 
 
-def open_clip_layout(path: Path, model_cfg, preprocess_cfg, seed, **storage):
+def open_clip_layout(path: Path, model_cfg, preprocess_cfg, seed, calibrated=False, **storage):
     write_json(path / "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
     with contextlib.chdir(path):  # a relative hf_model_name is a folder of the checkpoint
         model = open_clip.create_model("local-dir:.", pretrained_text=False)
     weights.draw(model, seed)
+    if calibrated:
+        weights.calibrate(model.visual, sample(model.visual.image_size))
     save(path / "open_clip_model.safetensors", model.state_dict(), **storage)
 
 
@@ -570,8 +588,143 @@ def register_tiny_vits(vit):
 # Three images, where it is the tower that is new.
 FEW = ["landscape.jpg", "odd-margin.png", "tiny.png"]
 
-# name, writer, sizes for interpolated positions, images if not all
-# name, writer, sizes for interpolated positions, texts
+# ---- convolutional towers
+
+
+def small_text(vocab, context=16, **text):
+    return {"context_length": context, "vocab_size": vocab, "width": 48, "heads": 3, "layers": 1,
+            "hf_tokenizer_name": "example/tiny-clip", **text}
+
+
+def conv_clip(path, vision, seed, config=None, custom_text=False, **text):
+    """An open_clip CLIP with this image tower and a small text tower of its own."""
+    vocab = vocabularies.write_clip(path, 16)
+    model = {"embed_dim": 40, "vision_cfg": vision, "text_cfg": small_text(vocab, **text)}
+    if custom_text:
+        model["custom_text"] = True
+    calibrated = "convnext" not in vision["timm_model_name"]
+    open_clip_layout(path, model, config or preprocess(), seed, calibrated, dtype=torch.float16, larger_than=200)
+
+
+def timm_trunk(name, **config):
+    return {"image_size": 48, "timm_model_name": name, "timm_model_pretrained": False, **config}
+
+
+MOBILE = {"timm_pool": "avg", "timm_proj": None, "timm_drop": 0.0, "timm_drop_path": 0.0}
+
+
+def open_clip_mobileclip(path):
+    """As MobileCLIP-S1: branches as trained, squeeze-and-excite, batch norms before attention, no causal mask."""
+    config = preprocess([0.0] * 3, [1.0] * 3, interpolation="bilinear")
+    conv_clip(path, timm_trunk("fastvit_mci1", **MOBILE), 21, config, custom_text=True, no_causal_mask=True)
+
+
+def open_clip_mobileclip_folded(path):
+    """The same weights after timm's reparameterize_model."""
+    open_clip_mobileclip(path)
+    weights = path / "open_clip_model.safetensors"
+    with contextlib.chdir(path):
+        model = open_clip.create_model("local-dir:.").eval()
+    model.visual.trunk = reparameterize_model(model.visual.trunk)
+    save(weights, model.state_dict())
+
+
+def open_clip_mobileclip2(path):
+    """As MobileCLIP2-S3: five stages, layer norms before attention, a stem without 1x1 branches, CLIP's mean and std."""
+    config = preprocess(interpolation="bilinear")
+    conv_clip(path, timm_trunk("fastvit_mci3", **MOBILE), 22, config, custom_text=True, no_causal_mask=True)
+
+
+def open_clip_mobileclip_b(path):
+    """As MobileCLIP-B: a ViT whose patches three convolutions embed, a class token without position, a causal mask."""
+    vision = {**timm_trunk("vit_base_mci_224", **MOBILE), "image_size": 32, "timm_pool": "token"}
+    config = preprocess([0.0] * 3, [1.0] * 3, interpolation="bilinear")
+    conv_clip(path, vision, 27, config, custom_text=True)
+
+
+def open_clip_resnet(path):
+    """As RN50-quickgelu: anti-aliased strides, attention pool; heads of 64 in the pool."""
+    vocab = vocabularies.write_clip(path, 16)
+    model = {
+        "embed_dim": 40, "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 2], "width": 4, "patch_size": None},
+        "text_cfg": small_text(vocab),
+    }
+    open_clip_layout(path, model, preprocess(), 23, calibrated=True, dtype=torch.float16, larger_than=200)
+
+
+def open_clip_convnext(path):
+    """As convnext_base_w: the trunk's own pool and norm, a linear head."""
+    conv_clip(path, timm_trunk("convnext_base", timm_pool="", timm_proj="linear", timm_drop=0.0, timm_drop_path=0.1), 24)
+
+
+def open_clip_convnext_mlp(path):
+    """As convnext_large_d, with xxlarge's epsilon: an MLP as head."""
+    vision = timm_trunk("convnext_xxlarge", timm_pool="", timm_proj="mlp", timm_drop=0.0, timm_drop_path=0.1)
+    conv_clip(path, vision, 25)
+
+
+def hf_align(path):
+    """EfficientNet with squeeze-and-excite (both kinds of padding), BERT, a temperature, squash then crop to an odd side."""
+    vocab = vocabularies.write_wordpiece(path, 64)
+    config = {
+        "architectures": ["AlignModel"], "model_type": "align", "projection_dim": 48, "temperature_init_value": 1.0,
+        "text_config": {
+            "vocab_size": vocab, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 96, "max_position_embeddings": 80,
+        },
+        "vision_config": {
+            "image_size": 49, "width_coefficient": 0.25, "depth_coefficient": 0.6, "hidden_dim": 96,
+            "out_channels": [16, 24, 40, 40, 64, 64, 192], "in_channels": [32, 16, 24, 40, 40, 64, 64],
+            "depthwise_padding": [3],
+        },
+    }
+    preprocessor = {
+        "crop_size": {"height": 49, "width": 49}, "do_center_crop": True, "do_normalize": False, "do_rescale": True,
+        "do_resize": True, "image_mean": [0.485, 0.456, 0.406], "image_processor_type": "EfficientNetImageProcessor",
+        "image_std": [0.229, 0.224, 0.225], "include_top": False, "processor_class": "AlignProcessor", "resample": 2,
+        "rescale_factor": 0.00784313725490196, "rescale_offset": True, "size": {"height": 58, "width": 58},
+    }
+    hf(path, config, preprocessor, seed=26, dtype=torch.float16, calibrated=49)
+
+
+def register_tiny_conv_trunks():
+    def fastvit_trunk(name, **sizes):
+        return lambda pretrained=False, **kwargs: fastvit._create_fastvit(name, pretrained=False, **{**sizes, **kwargs})
+
+    def vit_base_mci_224(pretrained=False, **kwargs):
+        stem = hybrid.ConvStem(
+            channels=(16, 16, 64), stride=(4, 2, 2), kernel_size=(4, 2, 2), padding=0, act_layer=nn.GELU
+        )
+        sizes = dict(embed_dim=64, depth=2, num_heads=1, no_embed_class=True, img_size=32)
+        return hybrid._create_vision_transformer_hybrid(
+            "vit_base_mci_224", backbone=stem, embed_args=dict(proj=False), pretrained=False, **{**sizes, **kwargs}
+        )
+
+    def convnext_trunk(name, **sizes):
+        return lambda pretrained=False, **kwargs: convnext._create_convnext(name, pretrained=False, **{**sizes, **kwargs})
+
+    positions = partial(fastvit.RepConditionalPosEnc, spatial_shape=(7, 7))
+    timm.models._registry._model_entrypoints.update(
+        fastvit_mci1=fastvit_trunk(
+            "fastvit_mci1", layers=(1, 2, 1, 2), embed_dims=(8, 8, 16, 32), mlp_ratios=(3, 3, 3, 3),
+            se_downsamples=(False, False, True, True), pos_embs=(None, None, None, positions),
+            token_mixers=("repmixer", "repmixer", "repmixer", "attention"), lkc_use_act=True,
+        ),
+        fastvit_mci3=fastvit_trunk(
+            "fastvit_mci3", layers=(1, 1, 1, 1, 1), embed_dims=(8, 8, 16, 32, 32), mlp_ratios=(4,) * 5,
+            se_downsamples=(False,) * 5, downsamples=(False, True, True, True, True),
+            pos_embs=(None, None, None, positions, positions),
+            token_mixers=("repmixer", "repmixer", "repmixer", "attention", "attention"), lkc_use_act=True,
+            norm_layer=partial(fastvit.LayerNorm2d, eps=1e-5), stem_use_scale_branch=False,
+        ),
+        vit_base_mci_224=vit_base_mci_224,
+        convnext_base=convnext_trunk("convnext_base", depths=[1, 1, 2, 1], dims=[8, 16, 24, 40]),
+        convnext_xxlarge=convnext_trunk("convnext_xxlarge", depths=[1, 1, 1, 1], dims=[8, 16, 24, 40], norm_eps=1e-5),
+    )
+
+
+# name, writer, sizes for interpolated positions, images and texts if not the usual ones
 CHECKPOINTS = {
     "hf-clip-quickgelu": (hf_clip_quickgelu, (40, 24)),
     "hf-clip-gelu": (hf_clip_gelu, ()),
@@ -600,4 +753,12 @@ CHECKPOINTS = {
     "open_clip-roberta": (open_clip_roberta, (), None, MULTILINGUAL),
     "open_clip-clipa": (open_clip_clipa, (32, 16)),
     "open_clip-coca": (open_clip_coca, ()),
+    "open_clip-mobileclip": (open_clip_mobileclip, (), FEW),
+    "open_clip-mobileclip-folded": (open_clip_mobileclip_folded, (), FEW),
+    "open_clip-mobileclip2": (open_clip_mobileclip2, (), FEW),
+    "open_clip-mobileclip-b": (open_clip_mobileclip_b, (), FEW),
+    "open_clip-resnet": (open_clip_resnet, (), FEW),
+    "open_clip-convnext": (open_clip_convnext, (), FEW),
+    "open_clip-convnext-mlp": (open_clip_convnext_mlp, (), FEW),
+    "hf-align": (hf_align, (), FEW),
 }

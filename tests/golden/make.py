@@ -11,6 +11,7 @@ import transformers
 
 import checkpoints
 import convert
+import conv_ops
 import images
 import ops
 import oracle
@@ -47,6 +48,7 @@ def main(names):
     transformers.utils.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     checkpoints.register_tiny_trunks()
+    checkpoints.register_tiny_conv_trunks()
     images.write(HERE / "images")
     for name in names or checkpoints.CHECKPOINTS:
         make_checkpoint(name)
@@ -54,6 +56,7 @@ def main(names):
         text.write(HERE / "data" / "text", HERE.parents[1] / "models" / "vocab")
         ops.write(HERE / "data")
         convert.write()
+        conv_ops.write(HERE / "data")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ import torch
 import torchvision
 import transformers
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from timm.utils import reparameterize_model
 from torch.nn import functional as F
 from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
@@ -35,6 +38,7 @@ KINDS = {
     "siglip": (transformers.SiglipModel, SiglipImageProcessorPil, None),
     "metaclip_2": (transformers.MetaClip2Model, CLIPImageProcessorPil, None),
     "chinese_clip": (transformers.ChineseCLIPModel, ChineseCLIPImageProcessorPil, 52),
+    "align": (transformers.AlignModel, EfficientNetImageProcessorPil, 64),
     "altclip": (transformers.AltCLIPModel, CLIPImageProcessorPil, "tokenizer"),
 }
 
@@ -48,7 +52,7 @@ class Hf:
         self.path = path
         kind = json.loads((path / "config.json").read_text())["model_type"]
         model, processor, context = KINDS[kind]
-        self.siglip = kind == "siglip"
+        self.siglip, self.align = kind == "siglip", kind == "align"
         self.model, loading = model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         assert not any(loading.values()), loading  # missing tensors would be drawn at random
         self.model.eval()
@@ -85,6 +89,8 @@ class Hf:
         return {"input_ids": batch.input_ids} if self.siglip else {k: batch[k] for k in ("input_ids", "attention_mask")}
 
     def image(self, pixels, size=None):
+        if self.align:
+            return self.model.get_image_features(pixel_values=pixels).pooler_output
         return self.model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=size is not None).pooler_output
 
     def text(self, tokens):
@@ -102,7 +108,8 @@ class OpenClip:
     def __init__(self, path: Path):
         self.path = path
         self.model = self._load()
-        self.image_size = self.model.visual.image_size[0]
+        size = self.model.visual.image_size
+        self.image_size = size if isinstance(size, int) else size[0]
         self.siglip = self.model.logit_bias is not None
         text = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
         folder = text.get("hf_tokenizer_name") or ""
@@ -114,8 +121,14 @@ class OpenClip:
             self.tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
 
     def _load(self, size=None):
+        weights = self.path / "open_clip_model.safetensors"
+        folded = weights.exists() and any("reparam_conv" in name for name in safe_open(weights, "pt").keys())
         with contextlib.chdir(self.path):  # a relative hf_model_name is a folder of the checkpoint
-            return open_clip.create_model("local-dir:.", force_image_size=size).eval()
+            model = open_clip.create_model("local-dir:.", force_image_size=size, load_weights=not folded).eval()
+        if folded:  # re-parameterised by timm, which open_clip cannot read
+            model.visual.trunk = reparameterize_model(model.visual.trunk)
+            model.load_state_dict(load_file(weights))
+        return model
 
     def pixels(self, files, size=None):
         config = dict(self.model.visual.preprocess_cfg)

@@ -1,6 +1,6 @@
 """Full-size checkpoints with random weights and their golden files: `python real.py OUT [NAME ...]`.
 
-Nothing here is committed: about 4.5 GB in all.
+Nothing here is committed: about 7 GB in all.
 """
 
 import argparse
@@ -56,12 +56,39 @@ def open_clip_siglip_b16(path):
     checkpoints.open_clip_layout(path, open_clip.get_model_config("ViT-B-16-SigLIP"), config, seed=25)
 
 
+def open_clip_rn50(path):
+    checkpoints.open_clip_layout(path, open_clip.get_model_config("RN50"), checkpoints.preprocess(), 26, calibrated=True)
+
+
+def open_clip_mobileclip_s1(path):
+    config = checkpoints.preprocess([0.0] * 3, [1.0] * 3, interpolation="bilinear")
+    checkpoints.open_clip_layout(path, open_clip.get_model_config("MobileCLIP-S1"), config, 27, calibrated=True)
+
+
+def open_clip_convnext_base_w(path):
+    model = open_clip.get_model_config("convnext_base_w")
+    checkpoints.open_clip_layout(path, model, checkpoints.preprocess(), 28)
+
+
+def hf_align(path):
+    vocabularies.write_wordpiece(path, 64)
+    preprocessor = {
+        "crop_size": {"height": 289, "width": 289}, "do_center_crop": True, "do_normalize": False, "include_top": False,
+        "resample": 2, "rescale_factor": 1 / 127.5, "rescale_offset": True, "size": {"height": 346, "width": 346},
+    }
+    checkpoints.hf(path, {"model_type": "align"}, preprocessor, seed=29, calibrated=289)
+
+
 MODELS = {
     "hf-clip-b32": hf_clip_b32,
     "hf-clip-l14": hf_clip_l14,
     "open_clip-b32": open_clip_b32,
     "hf-siglip-b16": hf_siglip_b16,
     "open_clip-siglip-b16": open_clip_siglip_b16,
+    "open_clip-rn50": open_clip_rn50,
+    "open_clip-mobileclip-s1": open_clip_mobileclip_s1,
+    "open_clip-convnext-base-w": open_clip_convnext_base_w,
+    "hf-align": hf_align,
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 use super::{Golden, largest_difference, unit};
 use clip_cli::image::{CropRounding, DecodeOptions, Filter, Resize, decode};
 use clip_cli::model::family::Plan;
-use clip_cli::model::spec::{BlocksSpec, ImageSpec, TextPool, TextTowerSpec};
+use clip_cli::model::spec::{BlocksSpec, EfficientNetSpec, ImageSpec, Padding, TextPool, TextTowerSpec};
 use clip_cli::model::{Clip, LoadOptions};
 use clip_cli::ops::Activation;
 use clip_cli::weights::Layout;
@@ -49,7 +49,7 @@ fn file_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
 fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
     match &mut plan.spec.image {
         ImageSpec::Vit(vit) => &mut vit.blocks,
-        ImageSpec::EfficientNet(_) => panic!("no blocks"),
+        _ => panic!("no blocks"),
     }
 }
 
@@ -162,4 +162,68 @@ fn a_transposed_projection_shows() {
         plan.layout = wrong.and(std::mem::take(&mut plan.layout));
     });
     check("a transposed projection", &golden, error);
+}
+
+#[test]
+fn mistakes_in_convolutional_towers_show() {
+    let mistake = |name: &str, what: &str, mistake: &dyn Fn(&mut ImageSpec)| {
+        let golden = Golden::named(name);
+        check(what, &golden, image_error(&golden, |plan| mistake(&mut plan.spec.image)));
+    };
+    let with = |name, what, f: &dyn Fn(&mut EfficientNetSpec)| {
+        mistake(name, what, &|spec| {
+            if let ImageSpec::EfficientNet(net) = spec {
+                f(net)
+            }
+        });
+    };
+    let symmetric = |size: usize| Padding::Zeros { before: size / 2, after: size / 2 };
+    with("hf-align", "another activation", &|net| net.act = Activation::GeluErf);
+    with("hf-align", "another epsilon", &|net| net.eps = 1e-5);
+    with("hf-align", "a stem padded on the other side", &|net| {
+        net.stem_padding = Padding::Zeros { before: 1, after: 0 };
+    });
+    with("hf-align", "symmetric padding", &|net| {
+        net.blocks.iter_mut().for_each(|block| block.padding = symmetric(block.size));
+    });
+    with("hf-align", "a skip in a stage's first block", &|net| {
+        net.blocks.iter_mut().for_each(|block| block.residual = true);
+    });
+    mistake("open_clip-resnet", "heads", &|spec| {
+        if let ImageSpec::ResNet(net) = spec {
+            net.heads *= 2;
+        }
+    });
+    mistake("open_clip-mobileclip2", "another epsilon", &|spec| {
+        if let ImageSpec::FastVit(net) = spec {
+            net.layer_norm = Some(1e-3);
+        }
+    });
+    for name in ["open_clip-convnext", "open_clip-convnext-mlp"] {
+        mistake(name, "another epsilon", &|spec| {
+            if let ImageSpec::ConvNext(net) = spec {
+                net.eps = if net.eps < 5e-6 { 1e-5 } else { 1e-6 };
+            }
+        });
+    }
+    for name in ["hf-align", "open_clip-resnet", "open_clip-mobileclip", "open_clip-mobileclip2", "open_clip-convnext"]
+    {
+        let golden = Golden::named(name);
+        let error = file_error(&golden, |plan| {
+            let filter = &mut plan.spec.preprocess.filter;
+            *filter = if *filter == Filter::Bicubic { Filter::Bilinear } else { Filter::Bicubic };
+        });
+        check("another interpolation", &golden, error);
+    }
+}
+
+#[test]
+fn a_branch_that_is_not_folded_is_an_error() {
+    let golden = Golden::named("open_clip-mobileclip");
+    let clip = mistaken(&golden, |plan| match &mut plan.spec.image {
+        ImageSpec::FastVit(net) => net.stem_scale = false,
+        _ => panic!("no FastViT"),
+    });
+    let error = clip.image().unwrap_err().to_string();
+    assert!(error.contains("unexpected tensor `visual.trunk.stem.0.conv_scale.conv.weight`"), "{error}");
 }

@@ -17,9 +17,13 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
+    ["ops", "conv-ops"].into_iter().flat_map(cases_of).collect()
+}
+
+fn cases_of(file: &str) -> Vec<Case> {
     let data = golden_directory().join("data");
-    let files = Files::open(&data.join("ops.safetensors")).unwrap();
-    let settings = std::fs::read_to_string(data.join("ops.json")).unwrap();
+    let files = Files::open(&data.join(format!("{file}.safetensors"))).unwrap();
+    let settings = std::fs::read_to_string(data.join(format!("{file}.json"))).unwrap();
     let settings: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&settings).unwrap();
     let case = |(name, settings): (&String, &serde_json::Value)| Case {
         name: name.clone(),
@@ -89,16 +93,29 @@ impl Case {
                 y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
             }
             "depthwise" => {
-                let (channels, _, size, _) = x["w"].dims4().unwrap();
-                let weight = x["w"].reshape((channels, size * size)).unwrap().t().unwrap().contiguous().unwrap();
-                let padding: Vec<usize> = serde_json::from_value(self.settings["pad_top_bottom"].clone()).unwrap();
-                let window = Window { size, stride: self.number("stride"), before: padding[0], after: padding[1] };
-                let image = x["x"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-                let y = ops::depthwise(&image, &weight, window).unwrap();
-                y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+                let (outputs, _, size, _) = x["w"].dims4().unwrap();
+                let weight = x["w"].reshape((outputs, size * size)).unwrap().t().unwrap().contiguous().unwrap();
+                let bias = x.get("b").map(|b| b.as_tensor());
+                let act = act.unwrap_or(Activation::Identity);
+                let y = ops::depthwise(&channels_last(&x["x"]), &weight, bias, self.window(size), act).unwrap();
+                channels_first(&y)
             }
+            "conv" => {
+                let (outputs, channels, size, _) = x["w"].dims4().unwrap();
+                let weight = channels_last(&x["w"]).reshape((outputs, size * size * channels)).unwrap();
+                let linear = Linear::new(weight, Some(x["b"].as_tensor().clone()));
+                let y = ops::conv(&channels_last(&x["x"]), &linear, self.window(size), act.unwrap()).unwrap();
+                channels_first(&y)
+            }
+            "mean_pixels" => ops::mean_pixels(&channels_last(&x["x"])).unwrap(),
+            "gate_channels" => channels_first(&ops::gate_channels(&channels_last(&x["x"]), &x["g"]).unwrap()),
             other => panic!("no test for the op {other}"),
         }
+    }
+
+    fn window(&self, size: usize) -> Window {
+        let padding: Vec<usize> = serde_json::from_value(self.settings["pad_top_bottom"].clone()).unwrap();
+        Window { size, stride: self.number("stride"), before: padding[0], after: padding[1] }
     }
 
     fn mask(&self) -> Mask {
@@ -116,6 +133,14 @@ impl Case {
     }
 }
 
+fn channels_last(x: &Tensor) -> Tensor {
+    x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+fn channels_first(x: &Tensor) -> Tensor {
+    x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+}
+
 fn numbers(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -130,7 +155,7 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
 
 fn compare(dtype: DType, bound: f64) {
     let cases = cases();
-    assert!(cases.len() >= 45);
+    assert!(cases.len() >= 55);
     for case in cases {
         let x = case.vars(dtype);
         let y = case.forward(&x);
@@ -240,5 +265,38 @@ fn a_whole_tower_passes_the_right_gradient_to_learnt_prompts() {
         let (fused, composed) = (gradient(DType::F32), gradient(DType::F64));
         let error = relative(&fused, &composed);
         assert!(error <= 1e-5, "{name}: the gradient of the prompt differs by {error:e}");
+    }
+}
+
+/// Where nothing is trained, convolutions run in kernels of their own: blocks of windows, activations within.
+#[test]
+fn convolutions_without_gradient_equal_their_composed_forms() {
+    let draw = |shape: &[usize], seed: usize| {
+        let count: usize = shape.iter().product();
+        let numbers = (0..count).map(|i| ((i * 7919 + seed * 104_729) % 997) as f32 / 400.0 - 1.2).collect::<Vec<_>>();
+        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    };
+    let act = Activation::GeluErf;
+    // Small and large images, channels that fill no register, windows larger than the image.
+    for (side, channels, size, stride) in [(40, 5, 3, 1), (41, 20, 3, 2), (33, 16, 7, 1), (19, 35, 7, 2), (3, 9, 7, 1)]
+    {
+        let x = draw(&[3, side, side + 2, channels], 1);
+        let window = Window { size, stride, before: size / 2, after: size / 2 };
+        let linear = Linear::new(draw(&[11, size * size * channels], 2), Some(draw(&[11], 3)));
+        let y = ops::conv(&x, &linear, window, act).unwrap();
+        let composed = linear.composed(&ops::unfold::composed(&x, window).unwrap()).unwrap();
+        let composed = act.composed(&composed).unwrap().reshape(y.dims()).unwrap();
+        assert!(relative(&y, &composed) <= 1e-5, "conv of {side} x {channels} by {size}/{stride}");
+        for times in [1, 2] {
+            let (weight, bias) = (draw(&[size * size, channels * times], 4), draw(&[channels * times], 5));
+            let y = ops::depthwise(&x, &weight, Some(&bias), window, act).unwrap();
+            let composed = ops::depthwise::composed(&x, &weight, Some(&bias), window).unwrap();
+            let error = relative(&y, &act.composed(&composed).unwrap());
+            assert!(error <= 1e-5, "depthwise of {side} x {channels} x {times} by {size}/{stride}: {error}");
+            let one = ops::depthwise(&x.narrow(0, 1, 1).unwrap(), &weight, Some(&bias), window, act).unwrap();
+            assert_eq!(numbers(&one), numbers(&y.narrow(0, 1, 1).unwrap()), "an item depends on its batch-mates");
+        }
+        let one = ops::conv(&x.narrow(0, 2, 1).unwrap(), &linear, window, act).unwrap();
+        assert_eq!(numbers(&one), numbers(&y.narrow(0, 2, 1).unwrap()), "an item depends on its batch-mates");
     }
 }

@@ -8,7 +8,6 @@ use crate::hub::{self, Origin};
 use crate::image::{Filter, Preprocess, Resize};
 use crate::model::spec::{ImageSpec, Objective, TextTowerSpec};
 use crate::model::{Clip, LoadOptions, ModelFiles};
-use crate::ops::Activation;
 use clap::Args;
 use serde::Serialize;
 use std::path::Path;
@@ -102,16 +101,16 @@ impl FromFiles {
         let directory = files.directory().map(Path::to_owned);
         let clip = Clip::open(files, &LoadOptions::default())?;
         let (spec, store) = (&clip.spec, clip.store());
-        let (kind, blocks, act) = match &spec.image {
-            ImageSpec::Vit(vit) => ("vit", Some(&vit.blocks), vit.blocks.act),
-            ImageSpec::EfficientNet(_) => ("efficientnet-lite", None, Activation::Relu6),
+        let blocks = match &spec.image {
+            ImageSpec::Vit(vit) => Some(&vit.blocks),
+            _ => None,
         };
         let image = Tower {
-            kind,
+            kind: spec.image.kind(),
             parameters: store.parameters("image"),
             layers: blocks.map(|blocks| blocks.layers),
             width: blocks.map(|blocks| blocks.width),
-            activation: name(act),
+            activation: spec.image.act().name(),
         };
         let (kind, blocks) = match &spec.text {
             TextTowerSpec::Transformer(text) => ("transformer", &text.blocks),
@@ -122,7 +121,7 @@ impl FromFiles {
             parameters: store.parameters("text"),
             layers: Some(blocks.layers),
             width: Some(blocks.width),
-            activation: name(blocks.act),
+            activation: blocks.act.name(),
         };
         Ok(Self {
             model: clip.id(),
@@ -254,21 +253,8 @@ pub(in crate::commands) fn describe(preprocess: &Preprocess) -> String {
         Resize::Shortest { edge } => format!("shortest side to {edge}, {filter}, centre crop to {height} x {width}"),
         Resize::Longest => format!("longest side to {height} x {width}, {filter}, padded"),
         Resize::Squash => format!("squashed to {height} x {width}, {filter}"),
+        Resize::Exact { size: [h, w] } => format!("squashed to {h} x {w}, {filter}, centre crop to {height} x {width}"),
     };
     let three = |numbers: [f32; 3]| numbers.map(|x| format!("{x:.4}")).join(" ");
     format!("{resize}; mean {}, deviation {}", three(preprocess.mean), three(preprocess.std))
-}
-
-/// An activation as transformers names it.
-fn name(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Identity => "linear",
-        Activation::QuickGelu => "quick_gelu",
-        Activation::GeluErf => "gelu",
-        Activation::GeluTanh => "gelu_pytorch_tanh",
-        Activation::Relu => "relu",
-        Activation::Relu6 => "relu6",
-        Activation::Silu => "silu",
-        Activation::Tanh => "tanh",
-    }
 }

@@ -135,7 +135,7 @@ fn hf_processor(kind: &str, preprocess: &Preprocess) -> Result<Value> {
             config["do_center_crop"] = true.into();
             config["crop_size"] = both;
         }
-        Resize::Shortest { .. } | Resize::Longest => {
+        Resize::Shortest { .. } | Resize::Longest | Resize::Exact { .. } => {
             let message = "transformers cannot express this preprocessing: it neither pads nor, for SigLIP, crops";
             return Err(Error::run(message));
         }
@@ -160,6 +160,12 @@ fn open_clip_processor(preprocess: &Preprocess) -> Result<Value> {
         Resize::Shortest { edge } => {
             let message =
                 format!("open_clip cannot express this preprocessing: a resize to {edge} and a crop to {side}");
+            return Err(Error::run(message));
+        }
+        Resize::Exact { size: [height, width] } => {
+            let message = format!(
+                "open_clip cannot express this preprocessing: a resize to {height} x {width} and a crop to {side}"
+            );
             return Err(Error::run(message));
         }
         Resize::Longest => "longest",

@@ -5,7 +5,8 @@
 use super::{Config, Family, Plan, Section, TextPlan, TokenizerFiles, hf_text, open_clip, parts, timm};
 use crate::error::{Error, Result};
 use crate::model::spec::{
-    BertSpec, EfficientNetSpec, Hidden, ImageSpec, Objective, Projection, Spec, TextPool, TextTowerSpec,
+    BertSpec, EfficientNetSpec, Hidden, ImageSpec, MbConvSpec, Objective, Padding, Projection, Spec, TextPool,
+    TextTowerSpec,
 };
 use crate::ops::Activation;
 use crate::text::Clean;
@@ -43,11 +44,7 @@ impl Family for CustomText {
         let (image, layout) = match vision.string("timm_model_name")? {
             None => (ImageSpec::Vit(open_clip::image_tower(&model)?), open_clip::image_layout(Layout::default())),
             Some(trunk) if trunk.starts_with(EFFICIENTNET) => {
-                let layout = Layout::default()
-                    .plain("image.trunk.*", "visual.trunk.*")
-                    .plain("image.proj.*", "visual.head.proj.*")
-                    .ignoring("*.num_batches_tracked");
-                (ImageSpec::EfficientNet(efficientnet(&vision, files)?), layout)
+                (ImageSpec::EfficientNet(efficientnet(&vision, files)?), efficientnet_layout())
             }
             Some(_) => {
                 let (vit, layout) = timm::vit(&vision, files, size)?;
@@ -83,16 +80,60 @@ impl Family for CustomText {
     }
 }
 
+/// Filter size and stride of the seven stages (Tan & Le 2019, table 1).
+const STAGES: [(usize, usize); 7] = [(3, 1), (3, 2), (5, 2), (3, 2), (5, 1), (5, 2), (3, 1)];
+
+/// EfficientNet-Lite: no squeeze-and-excite, ReLU6.
 fn efficientnet(vision: &Section<'_>, files: &Files) -> Result<EfficientNetSpec> {
-    let mut depths = [0; 7];
-    for (stage, depth) in depths.iter_mut().enumerate() {
-        *depth = parts::count_blocks(files, &format!("visual.trunk.blocks.{stage}"));
+    let mut blocks = Vec::new();
+    for (stage, (size, stride)) in STAGES.into_iter().enumerate() {
+        let depth = parts::count_blocks(files, &format!("visual.trunk.blocks.{stage}"));
+        if !(1..=1 << 10).contains(&depth) {
+            return Err(Error::run(format!("stage {stage} of the image trunk has {depth} blocks"))
+                .hint("check that the weights and the configuration file belong together"));
+        }
+        blocks.extend((0..depth).map(|i| MbConvSpec {
+            name: format!("blocks.{stage}.{i}"),
+            size,
+            stride: if i == 0 { stride } else { 1 },
+            padding: Padding::Same,
+            expand: stage > 0,
+            residual: true,
+        }));
     }
-    if let Some(stage) = depths.iter().position(|&depth| depth == 0) {
-        return Err(Error::run(format!("stage {stage} of the image trunk has no blocks"))
-            .hint("check that the weights and the configuration file belong together"));
-    }
-    Ok(EfficientNetSpec { depths, eps: 1e-3, proj: timm::proj(vision)? })
+    Ok(EfficientNetSpec {
+        stem_padding: Padding::Same,
+        blocks,
+        head: true,
+        squeeze: false,
+        act: Activation::Relu6,
+        eps: 1e-3,
+        proj: timm::proj(vision)?,
+    })
+}
+
+/// timm's names. The blocks of the first stage do not widen, so their parts have other numbers.
+fn efficientnet_layout() -> Layout {
+    let first = |part: &str| (format!("image.blocks.0.{{}}.{part}"), "visual.trunk.blocks.0.{}.");
+    let other = |part: &str| (format!("image.blocks.{{}}.{{}}.{part}"), "visual.trunk.blocks.{}.{}.");
+    let rule = |layout: Layout, (ours, theirs): (String, &str), part| layout.plain(ours, format!("{theirs}{part}"));
+    let mut layout = Layout::default()
+        .plain("image.stem.*", "visual.trunk.conv_stem.*")
+        .plain("image.stem_norm.*", "visual.trunk.bn1.*")
+        .plain("image.head.*", "visual.trunk.conv_head.*")
+        .plain("image.head_norm.*", "visual.trunk.bn2.*")
+        .plain("image.proj.*", "visual.head.proj.*")
+        .ignoring("*.num_batches_tracked");
+    layout = rule(layout, first("filter.*"), "conv_dw.*");
+    layout = rule(layout, first("filter_norm.*"), "bn1.*");
+    layout = rule(layout, first("project.*"), "conv_pw.*");
+    layout = rule(layout, first("project_norm.*"), "bn2.*");
+    layout = rule(layout, other("expand.*"), "conv_pw.*");
+    layout = rule(layout, other("expand_norm.*"), "bn1.*");
+    layout = rule(layout, other("filter.*"), "conv_dw.*");
+    layout = rule(layout, other("filter_norm.*"), "bn2.*");
+    layout = rule(layout, other("project.*"), "conv_pwl.*");
+    rule(layout, other("project_norm.*"), "bn3.*")
 }
 
 /// open_clip's `HFTextEncoder`.

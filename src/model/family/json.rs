@@ -50,6 +50,14 @@ impl<'a> Section<'a> {
         Ok(self.whole(key)?.unwrap_or(default))
     }
 
+    /// A list of whole numbers, or what the reference assumes.
+    pub fn wholes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let list = self.typed(key, "a list of whole numbers", |v| {
+            v.as_array()?.iter().map(|v| v.as_u64().map(|n| n as usize)).collect::<Option<Vec<usize>>>()
+        })?;
+        Ok(list.unwrap_or_else(|| default.to_vec()))
+    }
+
     /// A number, or what the reference assumes.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         Ok(self.typed(key, "a number", Value::as_f64)?.unwrap_or(default))

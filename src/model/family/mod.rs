@@ -3,6 +3,7 @@
 //! A family looks at the configuration files of a checkpoint, says whether it is one of its own, and turns what the
 //! files say (and, where they are silent, what the reference implementation assumes) into a [`Plan`].
 
+mod align;
 mod custom_text;
 mod hf_altclip;
 mod hf_chinese_clip;
@@ -11,6 +12,7 @@ mod hf_siglip;
 mod hf_text;
 mod json;
 mod open_clip;
+mod open_clip_conv;
 mod open_clip_siglip;
 mod parts;
 pub mod siglip_trunks;
@@ -32,7 +34,9 @@ pub static FAMILIES: &[&dyn Family] = &[
     &hf_chinese_clip::HfChineseClip,
     &hf_altclip::HfAltClip,
     &hf_siglip::HfSiglip,
+    &align::Align,
     &custom_text::CustomText,
+    &open_clip_conv::OpenClipConv,
     &open_clip_siglip::OpenClipSiglip,
     &open_clip_siglip::OpenClipTimm,
     &open_clip::OpenClip,

@@ -170,7 +170,7 @@ pub(super) fn shape_of(files: &Files, name: &str) -> Result<Vec<usize>> {
 /// How many blocks there are below `prefix.0.`, `prefix.1.`, ….
 pub(super) fn count_blocks(files: &Files, prefix: &str) -> usize {
     let index = |name: &str| name.strip_prefix(prefix)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok();
-    files.names().filter_map(index).max().map_or(0, |last| last + 1)
+    files.names().filter_map(index).max().map_or(0, |last| last.saturating_add(1))
 }
 
 /// Our name for a part of every block of a tower.

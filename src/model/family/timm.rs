@@ -14,7 +14,7 @@ use crate::weights::{Files, Layout};
 
 /// Whether a trunk of this name may be one that [`vit`] reads.
 pub(super) fn is_vit(name: &str) -> bool {
-    let plain = name.starts_with("vit_") && !["mci", "relpos", "rope", "rpn"].iter().any(|other| name.contains(other));
+    let plain = name.starts_with("vit_") && !["relpos", "rope", "rpn"].iter().any(|other| name.contains(other));
     plain || name.starts_with("eva_") || (name.starts_with("eva02_") && name.contains("_clip_"))
 }
 
@@ -22,9 +22,12 @@ pub(super) fn is_vit(name: &str) -> bool {
 pub(super) fn vit(vision: &Section<'_>, files: &Files, size: [usize; 2]) -> Result<(VitSpec, Layout)> {
     let name = vision.string("timm_model_name")?.unwrap_or_default();
     let has = |tensor: &str| files.contains(&format!("visual.trunk.{tensor}"));
-    let kernel = parts::shape_of(files, "visual.trunk.patch_embed.proj.weight")?;
+    // MobileCLIP-B embeds patches with three convolutions, of 4, 2 and 2 pixels.
+    let stem = name.contains("_mci_");
+    let kernel = if stem { "patch_embed.backbone.2.conv.weight" } else { "patch_embed.proj.weight" };
+    let kernel = parts::shape_of(files, &format!("visual.trunk.{kernel}"))?;
     let [width, patch] = match kernel.as_slice() {
-        [width, _, patch, _] => [*width, *patch],
+        [width, _, patch, _] => [*width, if stem { 16 } else { *patch }],
         other => return Err(vision.error("timm_model_name", format!("the patch kernel has shape {other:?}"))),
     };
     let rows = |tensor: &str| parts::shape_of(files, tensor).map(|shape| shape.first().copied().unwrap_or_default());
@@ -163,6 +166,8 @@ pub(super) fn layout(has: impl Fn(&str) -> bool, head: &str) -> Layout {
     let at = |rest: &str| format!("visual.trunk.blocks.{{}}.{rest}");
     let layout = Layout::default()
         .plain("image.patch.*", trunk("patch_embed.proj.*"))
+        .plain("image.stem.*", trunk("patch_embed.backbone.*"))
+        .ignoring("*.num_batches_tracked")
         .plain("image.class", trunk("cls_token"))
         .plain("image.positions", trunk("pos_embed"))
         .plain("image.pre_norm.*", trunk("norm_pre.*"))
