@@ -105,7 +105,13 @@ impl Iterator for Lines {
     type Item = io::Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
+        // What cannot be read once might fail for ever.
+        if self.broken {
+            return None;
+        }
+        let line = self.read().transpose();
+        self.broken = matches!(line, Some(Err(_)));
+        line
     }
 }
 

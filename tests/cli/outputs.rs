@@ -85,6 +85,7 @@ fn delimited_values() {
 #[test]
 #[cfg(feature = "parquet")]
 fn parquet() {
+    use arrow_array::Array;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float16Type, Float32Type};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -111,7 +112,7 @@ fn parquet() {
     let place = errors.iter().position(|error| error != "-").unwrap();
     assert_eq!((errors[place].as_str(), text("id")[place].as_str()), ("not_found", "none.png"));
     let column = rows.column_by_name("embedding").unwrap().as_fixed_size_list();
-    assert!(arrow_array::Array::is_null(column, place));
+    assert!(column.is_null(place));
     let found: Vec<f32> =
         column.iter().flatten().flat_map(|row| row.as_primitive::<Float32Type>().values().to_vec()).collect();
     assert_eq!(found, embeddings);
