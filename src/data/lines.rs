@@ -19,6 +19,8 @@ pub struct Lines {
     limit: usize,
     /// How many entries were read, empty ones too.
     number: u64,
+    /// Whether reading failed.
+    broken: bool,
 }
 
 /// One entry of a list.
@@ -33,7 +35,7 @@ pub enum Line {
 impl Lines {
     /// The entries of anything that can be read. An entry longer than `limit` bytes is not kept in memory.
     pub fn new(reader: impl Read + Send + 'static, separator: Separator, limit: usize) -> Self {
-        Self { reader: Box::new(BufReader::with_capacity(1 << 16, reader)), separator, limit, number: 0 }
+        Self { reader: Box::new(BufReader::with_capacity(1 << 16, reader)), separator, limit, number: 0, broken: false }
     }
 
     /// The entries of standard input.
