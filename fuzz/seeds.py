@@ -4,8 +4,10 @@ Run from this directory; needs nothing but Python. `corpus/` holds files made by
 keeping; `seeds/`, which git ignores, holds those that the tests have anyway.
 """
 
+import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 
 GOLDEN = Path("../tests/golden/data")
@@ -35,6 +37,17 @@ for path in sorted(GOLDEN.glob("*/config.json")):
 for path in sorted(GOLDEN.glob("*/open_clip_config.json")):
     put("config", path.parent.name + "-open_clip", b"\1" + path.read_bytes(), "seeds")
 
+for path in sorted((GOLDEN / "convert").glob("*.*")):
+    if path.stat().st_size < 50_000:
+        put("foreign_weights", path.name, path.read_bytes(), "corpus" if path.stat().st_size < 3000 else "seeds")
+for path in sorted(Path("../tests/golden/search").glob("*.parquet")):
+    put("embeddings", path.name, b"\3" + path.read_bytes(), "seeds")
+    put("source", path.name, b"\4" + path.read_bytes(), "seeds")
+for path in sorted(GOLDEN.glob("*/vocab.txt")):
+    put("vocabulary", path.parent.name, b"\1" + path.read_bytes(), "seeds")
+for path in sorted(GOLDEN.glob("*/*.model")):
+    put("vocabulary", path.parent.name + "-" + path.name, b"\0" + path.read_bytes(), "seeds")
+
 two = {"a.weight": ("F32", [2, 2], bytes(16)), "a.bias": ("F16", [3], bytes(6))}
 put("safetensors", "two", safetensors(two))
 put("safetensors", "int8", safetensors({"w": ("I8", [2, 3], bytes(6)), "w.scale": ("F32", [2], bytes(8))}))
@@ -45,3 +58,22 @@ put("labels", "lines", b"cat\ndog\n\n# no comment\n")
 put("labels", "json", b'{"0": "cat", "1": "dog"}')
 put("labels", "templates", b'["a photo of a {}.", "a {c}"]')
 put("labels", "table", b'label,name\n0,"a ""cat"""\n1,dog\n')
+put("vocabulary", "merges", b"\2#version: 0.2\na b\nab c</w>\n")
+put("vocabulary", "wordpiece", b"\1[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\ncat\n")
+npy = b"\x93NUMPY\1\0v\0" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }".ljust(117) + b"\n" + bytes(24)
+put("embeddings", "npy", b"\0" + npy)
+put("embeddings", "jsonl", b'\1{"id":"a","kind":"image","embedding":[1,0.5],"dim":2,"model":"m@12345678"}\n')
+put("embeddings", "safetensors", b"\2" + safetensors({"embeddings": ("F32", [2, 2], bytes(16))}))
+pixels = b"\x93NUMPY\1\0v\0" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2, 3), }".ljust(117) + b"\n" + bytes(12)
+put("source", "list", b"\0a.png\nb/c.jpg\n")
+put("source", "csv", b'\1filepath,title,label\na.png,"a ""cat""",cat\nb.png\n')
+put("source", "tsv", "\2\ufefffilepath\ttitle\r\na.png\ta dog\r\n".encode())
+put("source", "jsonl", b'\3{"image": "a.png", "caption": ["a", "b"], "label": 3}\n')
+put("source", "npy", b"\6" + pixels)
+archive = io.BytesIO()
+with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    for name, content in [("0.jpg", b"\xff\xd8\xff"), ("0.txt", b"a cat"), ("../1.png", b""), ("a" * 120 + ".json", b"{}")]:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+put("source", "tar", b"\5" + archive.getvalue())

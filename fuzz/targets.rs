@@ -3,12 +3,17 @@
 //! None of them may panic, hang or take much memory. `fuzz_targets/` hands them to libFuzzer, and the tests run
 //! them over the committed corpus.
 
+use clap::FromArgMatches;
+use clip_cli::app::{App, GlobalArgs};
+use clip_cli::data::{Input, Parts, SOURCES, SourceOptions};
 use clip_cli::image::{DecodeOptions, decode};
+use clip_cli::index::Collection;
 use clip_cli::model::family::{Config, detect};
 use clip_cli::text::{Clean, Labels, Tokenizer, templates};
 use clip_cli::weights::Files;
 use std::io::Write;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// A target: its name, and what it does with bytes.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -21,6 +26,10 @@ pub(crate) static TARGETS: &[Target] = &[
     ("tokenizer", tokenizer),
     ("text", text),
     ("labels", labels),
+    ("vocabulary", vocabulary),
+    ("foreign_weights", foreign_weights),
+    ("source", source),
+    ("embeddings", embeddings),
 ];
 
 /// An image file of any format.
@@ -70,7 +79,7 @@ pub(crate) fn text(bytes: &[u8]) {
         }
     }
     let _ = clip_cli::text::html::unescape(&text);
-    static CLIP: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(|| Tokenizer::builtin().expect("built in"));
+    static CLIP: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::builtin().expect("built in"));
     let _ = CLIP.encode(&text);
 }
 
@@ -88,6 +97,61 @@ pub(crate) fn labels(bytes: &[u8]) {
             }
         });
     }
+}
+
+/// The files of tokenizers other than `tokenizer.json`: the first byte says which.
+pub(crate) fn vocabulary(bytes: &[u8]) {
+    let Some((kind, file)) = bytes.split_first() else { return };
+    let read: fn(&Path) -> clip_cli::error::Result<Tokenizer> = match kind % 3 {
+        0 => Tokenizer::from_sentencepiece,
+        1 => Tokenizer::from_wordpiece,
+        _ => Tokenizer::from_merges_file,
+    };
+    in_file("vocabulary", file, |path| {
+        if let Ok(tokenizer) = read(path) {
+            let _ = tokenizer.batch(&["a photo of a cat", ""], &tokenizer.spec(16));
+        }
+    });
+}
+
+/// Weights that are no safetensors: what torch and numpy write.
+pub(crate) fn foreign_weights(bytes: &[u8]) {
+    in_file("model.bin", bytes, |path| {
+        let Ok(files) = Files::open_any(path) else { return };
+        for name in files.names() {
+            let _ = files.read(name, candle_core::DType::F32, &candle_core::Device::Cpu);
+        }
+    });
+}
+
+/// Files with many samples, in every format: the first byte says which.
+pub(crate) fn source(bytes: &[u8]) {
+    let Some((kind, file)) = bytes.split_first() else { return };
+    let source = SOURCES[usize::from(*kind) % SOURCES.len()];
+    in_file(&format!("samples.{}", source.extensions()[0]), file, |path| {
+        let parts = Parts { image: true, captions: true, label: true };
+        let options = SourceOptions { parts, ..SourceOptions::default() };
+        if let Ok(samples) = source.open(Input::new(path.to_owned()), &options) {
+            assert!(samples.take(100_000).count() < 100_000, "a small file has no end of samples");
+        }
+    });
+}
+
+/// Files of embeddings, in every format that `search` reads: the first byte says which.
+pub(crate) fn embeddings(bytes: &[u8]) {
+    static APP: LazyLock<App> = LazyLock::new(|| {
+        let matches = clip_cli::commands::cli().get_matches_from(["clip-cli", "--quiet", "models", "list"]);
+        App::new(&GlobalArgs::from_arg_matches(&matches).expect("global arguments")).expect("an app")
+    });
+    let Some((kind, file)) = bytes.split_first() else { return };
+    let name = ["embeddings.npy", "embeddings.jsonl", "embeddings.safetensors", "embeddings.parquet"];
+    in_file(name[usize::from(*kind) % name.len()], file, |path| {
+        let Ok(collection) = Collection::open(&APP, &[path.to_owned()]) else { return };
+        for position in 0..collection.len().min(100) {
+            let _ = collection.get(position);
+            collection.append(position, &mut Vec::new());
+        }
+    });
 }
 
 /// A safetensors file without tensors.

@@ -58,14 +58,14 @@ impl Tokenizer {
 
     /// Any tokenizer from a `tokenizer.json`. The padding token is named in `tokenizer_config.json` beside it.
     pub fn from_json(path: &Path) -> Result<Self> {
-        let pipeline = tokenizers::Tokenizer::from_bytes(read(path)?).map_err(|error| unreadable(path, error))?;
+        let pipeline = pipeline(&read(path)?).map_err(|error| unreadable(path, error))?;
         Self::from_pipeline(pipeline, Some(path)).map_err(|error| error.at(path.display()))
     }
 
     /// Any tokenizer from the content of a `tokenizer.json`.
     pub fn from_json_bytes(json: &[u8]) -> Result<Self> {
-        let pipeline = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|error| Error::run(format!("not a usable tokenizer: {error}")))?;
+        let pipeline =
+            pipeline(json).map_err(|error| Error::run(format!("not a usable tokenizer: {error}")))?;
         Self::from_pipeline(pipeline, None)
     }
 
@@ -232,6 +232,13 @@ impl Tokenizer {
         let vocab_size = pipeline.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         Ok(Self { engine: Engine::Pipeline(Box::new(pipeline)), frame, pad, vocab_size })
     }
+}
+
+/// The pipeline that a `tokenizer.json` describes. The library takes it for granted in places that the file is JSON, so
+/// that is looked at first.
+fn pipeline(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json)?;
+    tokenizers::Tokenizer::from_bytes(json)
 }
 
 /// What the configuration beside a vocabulary says about cutting texts.
