@@ -85,6 +85,9 @@ pub(super) fn load_text(params: &Params<'_>, spec: &TransformerSpec) -> Result<T
     if from == to {
         return Ok(table);
     }
+    if to > 64 * from {
+        return Err(Error::run(format!("{from} stored positions cannot be stretched to {to}")));
+    }
     let rows = table.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let resized = resize(&rows, [from, 1], [to, 1], width, Interpolation::Linear);
     Ok(Tensor::from_vec(resized, (to, width), &Device::Cpu)?.to_device(table.device())?.to_dtype(table.dtype())?)

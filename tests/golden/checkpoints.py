@@ -292,6 +292,7 @@ TINY_IMAGE = {**TINY, "image_size": 24, "patch_size": 8}
 TINY_VIT = {"image_size": 24, "layers": 2, "width": 32, "head_width": 8, "mlp_ratio": 2.0, "patch_size": 8}
 HALF = {"dtype": torch.float16, "larger_than": 1000}  # positions stay f32, see open_clip_vit
 MULTILINGUAL = ["a photo of a cat", "Two dogs in the snow!", "一只猫的照片，你好世界。", "<s> Blue_ball & 2 chairs <pad> $5?", ""]
+WITH_PADDING = ["a photo of a cat", "two dogs! in the snow!", "the cat sleeps on a green chair, a close-up", ""]  # "!" is 0
 
 
 def clip_processor(side, **more):
@@ -414,8 +415,8 @@ def open_clip_clipa(path):
 
 
 def open_clip_coca(path):
-    """As open_clip's coca_ViT-B-32: attentional pooler, class token behind the text, a decoder that nobody reads."""
-    vocab = vocabularies.write_clip(path, 20, merge_count=30)
+    """As open_clip's coca_ViT-B-32: attentional pooler, class token behind the text, padding with id 0, a decoder."""
+    vocab = vocabularies.write_clip(path, 20, pad="!", merge_count=30)
     model = {
         "embed_dim": 24,
         "custom_text": True,
@@ -752,7 +753,7 @@ CHECKPOINTS = {
     "open_clip-xlm-roberta": (open_clip_xlm_roberta, (), None, MULTILINGUAL),
     "open_clip-roberta": (open_clip_roberta, (), None, MULTILINGUAL),
     "open_clip-clipa": (open_clip_clipa, (32, 16)),
-    "open_clip-coca": (open_clip_coca, ()),
+    "open_clip-coca": (open_clip_coca, (), None, WITH_PADDING),
     "open_clip-mobileclip": (open_clip_mobileclip, (), FEW),
     "open_clip-mobileclip-folded": (open_clip_mobileclip_folded, (), FEW),
     "open_clip-mobileclip2": (open_clip_mobileclip2, (), FEW),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ftfy
 import open_clip.tokenizer as reference
-from transformers import CLIPTokenizer, SiglipTokenizer
+from transformers import AutoTokenizer, CLIPTokenizer, SiglipTokenizer, T5Tokenizer
 
 import vocabularies
 
@@ -66,6 +66,8 @@ def write(folder: Path, vocabulary: Path):
         clean = reference.get_clean_fn(kind)
         dump(folder / f"clean_{kind}.json", TEXTS, [clean(text) for text in TEXTS], f"open_clip's clean function {kind}")
 
+    write_small(folder)
+
     siglip = SiglipTokenizer.__new__(SiglipTokenizer)
     siglip.do_lower_case = True
     forms = [siglip.canonicalize_text(text) for text in TEXTS]
@@ -80,6 +82,23 @@ def write(folder: Path, vocabulary: Path):
     shutil.copy(reference.default_bpe(), vocabulary)
     licence = next(f for f in metadata.files("open_clip_torch") if f.name == "LICENSE")
     shutil.copy(licence.locate(), vocabulary / "LICENSE")
+
+
+# Scripts, emoji and long texts have no place in a small vocabulary.
+SMALL = TEXTS[:20] + ["一只猫坐在椅子上", "ＡＢＣ ﬁne …", "<s> a </s> <pad> <unk>", "[CLS] a [SEP] [PAD]", "", " ", "x" * 100, "a\u2028b\u00a0c  d"]
+
+
+def write_small(folder: Path):
+    """What transformers makes of the vocabularies of the small checkpoints, which have no tokenizer.json."""
+    data = folder.parent
+    for name, place in (
+        ("bert", "hf-chinese-clip"), ("roberta", "open_clip-roberta/text"), ("xlm_roberta", "open_clip-xlm-roberta/text"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(data / place)
+        dump(folder / f"{name}_hf.json", SMALL, [tokenizer(text).input_ids for text in SMALL], f"{place}, not padded")
+    vocabularies.write_spiece(folder)
+    tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
+    dump(folder / "t5_hf.json", SMALL, [tokenizer(text).input_ids for text in SMALL], "T5Tokenizer of spiece.model")
 
 
 def dump(path, inputs, outputs, note):

@@ -1,5 +1,6 @@
 """Small tokenizers with the special tokens, normalisers and post-processors of the real ones."""
 
+import contextlib
 import gzip
 import json
 import math
@@ -149,21 +150,33 @@ def write_xlm_roberta(folder: Path, context):
 
 
 def write_sentencepiece(folder: Path, context):
-    """XLM-R's vocabulary in SentencePiece's own file, with a few rules of normalisation (NFKC's table is large)."""
+    """XLM-R's vocabulary in SentencePiece's own file."""
     folder.mkdir(parents=True, exist_ok=True)
-    rules = {"\u00a0": " ", "\u3000": " ", "ﬁ": "fi", "é": "e", "Ａ": "A", "…": "..."}
-    rules = [[f"{ord(a):X}"] + [" ".join(f"{ord(c):X}" for c in b)] for a, b in rules.items()]
-    with tempfile.TemporaryDirectory() as work:
-        (Path(work) / "rules.tsv").write_text("\n".join("\t".join(rule) for rule in rules) + "\n")
-        (Path(work) / "corpus.txt").write_text(CORPUS.replace(", ", "\n") + "\n" + string.printable.strip() + "\n")
-        sentencepiece.SentencePieceTrainer.train(
-            input=f"{work}/corpus.txt", model_prefix=f"{work}/model", vocab_size=130, character_coverage=1.0,
-            model_type="unigram", normalization_rule_tsv=f"{work}/rules.tsv", minloglevel=2, num_threads=1,
-        )
-        shutil.copy(f"{work}/model.model", folder / "sentencepiece.bpe.model")
+    _train_sentencepiece(folder / "sentencepiece.bpe.model")
     config = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": context}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return len(XLMRobertaTokenizer.from_pretrained(folder))
+
+
+def write_spiece(folder: Path):
+    """A vocabulary of T5's form, the one that SigLIP took over."""
+    _train_sentencepiece(folder / "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+
+
+def _train_sentencepiece(path: Path, **ids):
+    """A few rules of normalisation in place of NFKC's large table."""
+    rules = {"\u00a0": " ", "\u3000": " ", "ﬁ": "fi", "é": "e", "Ａ": "A", "…": "..."}
+    rules = [[f"{ord(a):X}"] + [" ".join(f"{ord(c):X}" for c in b)] for a, b in rules.items()]
+    path = path.resolve()
+    # The model keeps the names of the files that it was made of: relative ones are the same everywhere.
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
+        Path("rules.tsv").write_text("\n".join("\t".join(rule) for rule in rules) + "\n")
+        Path("corpus.txt").write_text(CORPUS.replace(", ", "\n") + "\n" + string.printable.strip() + "\n")
+        sentencepiece.SentencePieceTrainer.train(
+            input="corpus.txt", model_prefix="model", vocab_size=130, character_coverage=1.0, model_type="unigram",
+            normalization_rule_tsv="rules.tsv", minloglevel=2, num_threads=1, **ids,
+        )
+        shutil.copy("model.model", path)
 
 
 def write_roberta(folder: Path, context, size=320):

@@ -139,7 +139,7 @@ def other(name, noise, inside_bert):
         gain = 0.35
     elif HIDDEN_OUT.search(name):
         gain = 20 if f".{NARROW_BLOCK}." in name else 2
-    if inside_bert and not WRITES_RESIDUAL.search(name):
+    if name == "text.proj.0.weight" or inside_bert and not WRITES_RESIDUAL.search(name):
         gain /= RESIDUAL  # post-norm: what a layer reads is as small as the residual stream
     if WRITES_RESIDUAL.search(name):
         gain *= RESIDUAL

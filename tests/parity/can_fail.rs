@@ -21,13 +21,13 @@ fn mistaken(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> Clip {
     Clip::from_plan(files, weights, plan, &LoadOptions::default()).unwrap()
 }
 
-fn image_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
+pub(super) fn image_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
     let clip = mistaken(golden, mistake);
     let ours = unit(clip.embed_pixels(golden.numbers("pixels")).unwrap(), clip.spec.embed_dim);
     largest_difference(&ours, &golden.numbers("image_embeds"))
 }
 
-fn text_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
+pub(super) fn text_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
     let clip = mistaken(golden, mistake);
     let (ids, len) = golden.ids();
     let ours = unit(clip.embed_ids(&ids, len).unwrap(), clip.spec.embed_dim);
@@ -46,21 +46,21 @@ fn file_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
     worst
 }
 
-fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
+pub(super) fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
     match &mut plan.spec.image {
         ImageSpec::Vit(vit) => &mut vit.blocks,
         _ => panic!("no blocks"),
     }
 }
 
-fn text_blocks(plan: &mut Plan) -> &mut BlocksSpec {
+pub(super) fn text_blocks(plan: &mut Plan) -> &mut BlocksSpec {
     match &mut plan.spec.text {
         TextTowerSpec::Transformer(text) => &mut text.blocks,
         TextTowerSpec::Bert(text) => &mut text.blocks,
     }
 }
 
-fn check(what: &str, golden: &Golden, error: f32) {
+pub(super) fn check(what: &str, golden: &Golden, error: f32) {
     assert!(error >= TEN_TIMES, "{}: {what} would pass unseen: {error}", golden.name());
 }
 

@@ -3,6 +3,7 @@
 mod can_fail;
 mod golden;
 mod ops;
+mod text_towers;
 mod towers;
 
 pub(crate) use golden::{Golden, checkpoints};

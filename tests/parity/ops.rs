@@ -227,6 +227,30 @@ fn cross_attention_equals_its_composed_form() {
 }
 
 #[test]
+fn marked_keys_and_tanh_equal_their_composed_forms() {
+    let marks = [true, false, true, true, false, true, false, true, true, false, false, true, false, false];
+    for causal in [false, true] {
+        let mask = Mask::Keys { marks: Arc::new(marks.to_vec()), causal };
+        let both = [DType::F32, DType::F64].map(|dtype| {
+            let numbers = (0..2 * 7 * 36).map(|i| f64::from((i * 7919) % 997) / 400.0 - 1.2).collect();
+            let qkv = Tensor::from_vec::<_, f64>(numbers, (2, 7, 36), &Device::Cpu).unwrap();
+            let qkv = Var::from_tensor(&qkv.to_dtype(dtype).unwrap()).unwrap();
+            let y = Activation::Tanh.forward(&ops::self_attention(&qkv, 3, &mask).unwrap()).unwrap();
+            let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            (y.detach(), gradients.get(&qkv).unwrap().clone())
+        });
+        let [fused, composed] = both;
+        assert!(relative(&fused.0, &composed.0) <= 1e-5 && relative(&fused.1, &composed.1) <= 1e-5);
+        // A hidden key and its value have no influence, whatever they are.
+        let key = composed.1.narrow(2, 12, 24).unwrap();
+        for (at, seen) in marks.iter().enumerate() {
+            let gradient = numbers(&key.narrow(0, at / 7, 1).unwrap().narrow(1, at % 7, 1).unwrap());
+            assert_eq!(gradient.iter().any(|x| *x != 0.0), *seen, "causal {causal}, key {at}");
+        }
+    }
+}
+
+#[test]
 fn a_frozen_weight_gets_no_gradient_and_passes_the_right_one() {
     for case in cases().iter().filter(|case| case.op() == "linear") {
         let vars = case.vars(DType::F32);
@@ -243,7 +267,15 @@ fn a_frozen_weight_gets_no_gradient_and_passes_the_right_one() {
 
 #[test]
 fn a_whole_tower_passes_the_right_gradient_to_learnt_prompts() {
-    for name in ["hf-clip-quickgelu", "hf-siglip", "open_clip-vit", "custom-text-dinov2"] {
+    for name in [
+        "hf-clip-quickgelu",
+        "hf-siglip",
+        "open_clip-vit",
+        "custom-text-dinov2",
+        "open_clip-coca",
+        "open_clip-xlm-roberta",
+        "hf-altclip",
+    ] {
         let golden = Golden::named(name);
         let (ids, len) = golden.ids();
         let gradient = |dtype| {

@@ -149,6 +149,39 @@ fn clip_files() -> (PathBuf, PathBuf, tempfile::TempDir) {
 }
 
 #[test]
+fn vocabularies_without_a_tokenizer_json() {
+    let bpe = |folder: PathBuf| Tokenizer::from_bpe_files(&folder.join("vocab.json"), &folder.join("merges.txt"));
+    for (file, tokenizer) in [
+        ("bert_hf.json", Tokenizer::from_wordpiece(&folder("hf-chinese-clip").join("vocab.txt"))),
+        ("roberta_hf.json", bpe(folder("open_clip-roberta/text"))),
+        (
+            "xlm_roberta_hf.json",
+            Tokenizer::from_sentencepiece(&folder("open_clip-xlm-roberta/text").join("sentencepiece.bpe.model")),
+        ),
+        ("t5_hf.json", Tokenizer::from_sentencepiece(&folder("text").join("spiece.model"))),
+    ] {
+        let tokenizer = tokenizer.unwrap();
+        let spec = tokenizer.spec(1000);
+        check(file, |text| tokenizer.batch(&[text], &spec).unwrap().ids);
+    }
+}
+
+#[test]
+fn bert_files_say_how_to_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\na\né\ne\n").unwrap();
+    let ids = |config: &str| {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = Tokenizer::from_wordpiece(&path).unwrap();
+        tokenizer.encode("A é").unwrap()
+    };
+    assert_eq!(ids("{}"), [6, 8]);
+    assert_eq!(ids(r#"{"do_lower_case": false}"#), [5, 7]);
+    assert_eq!(ids(r#"{"do_lower_case": false, "strip_accents": true}"#), [5, 8]);
+}
+
+#[test]
 fn bert_ids() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vocab.txt");

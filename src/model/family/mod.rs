@@ -17,6 +17,7 @@ mod open_clip_siglip;
 mod parts;
 pub mod siglip_trunks;
 mod timm;
+mod unsupported;
 
 pub use json::Section;
 pub(crate) use {hf_clip::layout as hf_clip_names, hf_siglip::layout as hf_siglip_names};
@@ -115,14 +116,7 @@ pub fn detect(config: &Config) -> Result<&'static dyn Family> {
         return Ok(*family);
     }
     let known = FAMILIES.iter().map(|family| family.name()).collect::<Vec<_>>().join(", ");
-    let what = match (&config.hf, &config.open_clip) {
-        (_, Some(_)) => "its open_clip_config.json describes towers that we do not know".to_owned(),
-        (Some(hf), None) => match hf.get("model_type").and_then(|v| v.as_str()) {
-            Some(kind) => format!("its config.json has model_type {kind:?}"),
-            None => "its config.json has no model_type".to_owned(),
-        },
-        (None, None) => "there is no config.json and no open_clip_config.json beside the weights".to_owned(),
-    };
+    let what = unsupported::explain(config);
     Err(Error::run(format!("this is no checkpoint of a supported family: {what}"))
         .hint(format!("supported families: {known}")))
 }
