@@ -23,9 +23,10 @@ Each JSON Lines record is {\"id\",\"kind\",\"embedding\",\"dim\",\"model\"}. An 
 {\"id\",\"error\":{\"kind\",\"message\"}}; the others go on, and the exit code is 1. Inputs come before
 texts, each in the order in which they were given.
 
-Tables (.csv, .tsv, .jsonl, .parquet) name their images in a column called image, path, filepath and the like, or
-hold their bytes; archives (.tar, .tar.gz) are webdataset's. --pairs and --captions read captions from a column, from
-KEY.txt or KEY.json, or for image files from the .txt file beside each. docs/inputs.md has an example of every kind.
+Tables (.csv, .tsv, .jsonl, .parquet) name their images in a column called image, path, filepath
+and the like, or hold their bytes; archives (.tar, .tar.gz) are webdataset's. --pairs and
+--captions read captions from a column, from KEY.txt or KEY.json, or for image files from the
+.txt file beside each. docs/inputs.md has an example of every kind.
 
 Examples:
   clip-cli embed cat.jpg photos/ > photos.jsonl

@@ -145,6 +145,14 @@ fn tables_with_bad_rows() {
     assert_error(&found[2], "https://example.org/a.jpg", "unsupported", "download it first");
     assert_error(&found[3], "a\0b", "invalid", "NUL byte");
     assert_error(&found[4], "photos/none.png", "not_found", "No such file");
+    for (ending, rows) in
+        [("\n", "a,b\n\n1,\"x\ny\"\n\n\n2\n3,4\n5"), ("\r\n", "a,b\r\n1,\"x\r\ny\"\r\n\r\n\r\n\r\n2\r\n3,4\r\n5")]
+    {
+        sandbox.write("lines.csv", rows.replace("a,b", "path,b"));
+        let found = errors(&sandbox.embed(&["lines.csv"]).code(1));
+        let lines = ["line 7 has 1 cells", "line 9 has 1 cells"];
+        assert!(found[1].2.starts_with(lines[0]) && found[3].2.starts_with(lines[1]), "{ending:?}: {found:?}");
+    }
     let found = errors(&sandbox.embed(&["t.csv", "--captions"]).code(1));
     assert_eq!(found.len(), 3);
     assert_error(&found[1], "photos/tiny.png", "invalid", "the caption is not UTF-8");
