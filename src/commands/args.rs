@@ -26,36 +26,35 @@ pub struct ImageArgs {
 
 /// How files with many images are read.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Inputs")]
 pub(super) struct SourceArgs {
-    #[arg(long, value_name = "FORMAT", value_parser = input_format, help = format_help())]
+    #[arg(long, help_heading = "Inputs", value_name = "FORMAT", value_parser = input_format, help = format_help())]
     input_format: Option<&'static dyn Source>,
 
     /// The column with images or paths, the extension of images in archives; several with `;` in between, the first
     /// that is there counts
-    #[arg(long, value_name = "NAME", value_delimiter = ';', aliases = ["img-key", "csv-img-key", "image-column"])]
+    #[arg(long, help_heading = "Inputs", value_name = "NAME", value_delimiter = ';', aliases = ["img-key", "csv-img-key", "image-column"])]
     image_key: Vec<String>,
 
     /// The same for captions
-    #[arg(long, value_name = "NAME", value_delimiter = ';', aliases = ["csv-caption-key", "text-key"])]
+    #[arg(long, help_heading = "Inputs", value_name = "NAME", value_delimiter = ';', aliases = ["csv-caption-key", "text-key"])]
     caption_key: Vec<String>,
 
     /// The column, or field of JSON members, that gives the ids [default: the image's path, else `file#row`]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = "Inputs", value_name = "NAME")]
     id_key: Option<String>,
 
     /// Where relative paths in tables start [default: the table's folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Inputs", value_name = "DIR")]
     image_root: Option<PathBuf>,
 
     /// What stands between the cells of a table [default: what its header has]
-    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    #[arg(long, help_heading = "Inputs", value_name = "CHAR", value_parser = delimiter)]
     csv_separator: Option<u8>,
 }
 
 fn format_help() -> String {
     let formats: Vec<_> = SOURCES.iter().map(|source| format!("{} ({})", source.name(), source.about())).collect();
-    format!("What files with many images hold [default: by their names]: {}", formats.join("; "))
+    format!("What files with many images are [default: by their names]: {}", formats.join("; "))
 }
 
 fn input_format(name: &str) -> Result<&'static dyn Source, String> {

@@ -20,12 +20,19 @@ use std::time::Instant;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each JSON Lines record is {\"id\",\"kind\",\"embedding\",\"dim\",\"model\"}. An item that fails becomes
-{\"id\",\"error\":{\"kind\",\"message\"}}; the others go on, and the exit code is 1. Images come before
+{\"id\",\"error\":{\"kind\",\"message\"}}; the others go on, and the exit code is 1. Inputs come before
 texts, each in the order in which they were given.
+
+Tables (.csv, .tsv, .jsonl, .parquet) name their images in a column called image, path, filepath
+and the like, or hold their bytes; archives (.tar, .tar.gz) are webdataset's. --pairs and
+--captions read captions from a column, from KEY.txt or KEY.json, or for image files from the
+.txt file beside each. docs/inputs.md has an example of every kind.
 
 Examples:
   clip-cli embed cat.jpg photos/ > photos.jsonl
   find . -name '*.png' -print0 | clip-cli embed -0 - --output pngs.npy
+  clip-cli embed pairs.csv --pairs > pairs.jsonl
+  clip-cli embed 'shards/{00..01}.tar' --output shards.npy
   clip-cli embed --text 'a photo of a dog' --text 'a photo of a cat'
   clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors")]
 pub(super) struct Embed {

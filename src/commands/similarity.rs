@@ -6,7 +6,7 @@ use super::{Command, Status};
 use crate::app::{App, ModelArgs};
 use crate::classifier::{dot, sigmoid, softmax};
 use crate::data::{
-    Embedded, Inputs, ReadOptions, Take, embed, embed_or_read, is_records, is_stdin, lines_of_text, read_records,
+    Embedded, Inputs, Kind, ReadOptions, Take, embed, embed_or_read, is_records, is_stdin, lines_of_text, read_records,
     records_on_stdin, same_model, texts,
 };
 use crate::error::{Error, ItemError, ItemKind, Result};
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each input is compared with each text and everything named by --with; without those, with each other input. \
-Inputs are images, folders, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. \
+Inputs are images, folders, files with many images, and embeddings: a .jsonl file that `embed` wrote, or its output on standard input. \
 Embeddings of different models are refused. If all inputs are embeddings, cosines need no model.
 
 JSON Lines records are {\"id\",\"similarities\":[{\"id\",\"score\"}],\"model\"}, with --pairs \
@@ -32,7 +32,8 @@ Examples:
   clip-cli similarity cat.jpg dog.jpg --text 'a cat' --text 'a dog' --probs
   clip-cli similarity photos/ --texts captions.txt --pairs --format csv
   clip-cli similarity a.jpg b.jpg c.jpg
-  clip-cli similarity photos.jsonl --with captions.jsonl")]
+  clip-cli similarity photos.jsonl --with captions.jsonl
+  clip-cli similarity pairs.csv --pairs --format csv")]
 pub(super) struct Similarity {
     #[command(flatten)]
     images: ImageArgs,
@@ -49,7 +50,8 @@ pub(super) struct Similarity {
     #[arg(long, value_name = "INPUT", help_heading = "Compare with")]
     with: Vec<PathBuf>,
 
-    /// Compare the first input with the first text, the second with the second, and so on
+    /// Compare the first input with the first text, the second with the second, and so on; without texts, each image
+    /// with its own captions
     #[arg(long, help_heading = "Compare with")]
     pairs: bool,
 
@@ -100,8 +102,10 @@ impl Command for Similarity {
             Ok(())
         };
         reader.texts(&self, &mut keep)?;
-        let others = if self.has_columns() { &self.with } else { &self.images.inputs };
-        reader.inputs(others, &mut keep)?;
+        if !self.compares_own_captions() {
+            let others = if self.has_columns() { &self.with } else { &self.images.inputs };
+            reader.inputs(others, &mut keep)?;
+        }
         let model = reader.model.as_ref().map(|(model, _)| model.clone()).unwrap_or_default();
         let format = self.format.resolve(&self.output);
         let shares = matches!(score, Score::Probability(_));
@@ -113,7 +117,9 @@ impl Command for Similarity {
             failed: 0,
             first: None,
         };
-        let result = if self.pairs {
+        let result = if self.compares_own_captions() {
+            job.captions(&mut reader, &self.images.inputs)
+        } else if self.pairs {
             job.pairs(&mut reader, &self.images.inputs, columns)
         } else {
             let rows = if self.has_columns() { &self.images.inputs[..] } else { &[] };
@@ -200,6 +206,32 @@ impl Job<'_> {
         if others.next().is_some() { uneven("there are fewer inputs than things to compare with") } else { Ok(()) }
     }
 
+    /// Compares each image with its own captions, which come behind it.
+    fn captions(&mut self, reader: &mut Reader, inputs: &[PathBuf]) -> Result<()> {
+        let mut image: Option<Embedded> = None;
+        reader.inputs(inputs, &mut |item| {
+            let Some(image) = image.as_ref().filter(|image| item.kind == Kind::Text && image.id == item.id) else {
+                image = Some(item);
+                return Ok(());
+            };
+            self.items += 1;
+            let score = match (&image.result, &item.result) {
+                (Ok(a), Ok(b)) => Ok(self.score.of(&[cosine(a, b)])[0]),
+                (Err(error), _) | (_, Err(error)) => {
+                    self.note(&item.id, error);
+                    Err(error)
+                }
+            };
+            self.out.pair(&item.id, item.text.as_deref().unwrap_or_default(), score)
+        })?;
+        if self.items == 0 {
+            return Err(Error::run("no captions in the inputs")
+                .at("--pairs")
+                .hint("name texts with --text or --texts"));
+        }
+        Ok(())
+    }
+
     fn note(&mut self, id: &str, error: &ItemError) {
         self.failed += 1;
         self.app.detail(format_args!("{id}: {error}"));
@@ -212,6 +244,11 @@ impl Similarity {
         !self.text.is_empty() || self.texts.is_some() || !self.with.is_empty()
     }
 
+    /// Whether each image is compared with the captions that come with it.
+    fn compares_own_captions(&self) -> bool {
+        self.pairs && !self.has_columns()
+    }
+
     fn check(&self) -> Result<()> {
         let texts_on_stdin = self.texts.as_deref().is_some_and(is_stdin);
         self.images
@@ -219,9 +256,8 @@ impl Similarity {
         if self.images.inputs.is_empty() && !self.has_columns() {
             return Err(Error::usage("nothing to compare").hint("name images, and texts with --text"));
         }
-        if self.pairs && (self.images.inputs.is_empty() || !self.has_columns()) {
-            return Err(Error::usage("--pairs needs inputs, and something to compare each with")
-                .hint("name texts with --text or --texts"));
+        if self.pairs && self.images.inputs.is_empty() {
+            return Err(Error::usage("--pairs needs inputs").hint("name images, or files with images and captions"));
         }
         Ok(())
     }
@@ -273,6 +309,8 @@ struct Reader<'a> {
     /// The model that made the embeddings, and their length.
     model: Option<(String, usize)>,
     truncated: u64,
+    /// Which parts of the inputs are compared.
+    take: Take,
 }
 
 impl<'a> Reader<'a> {
@@ -286,7 +324,8 @@ impl<'a> Reader<'a> {
         }
         let clip = if needs_model { Some(app.open_model(&args.model)?) } else { None };
         let model = clip.as_ref().map(|clip| (clip.id(), clip.spec.embed_dim));
-        Ok(Self { app, options: args.read.options(), images: &args.images, clip, model, truncated: 0 })
+        let take = if args.compares_own_captions() { Take::Pairs } else { Take::Images };
+        Ok(Self { app, options: args.read.options(), images: &args.images, clip, model, truncated: 0, take })
     }
 
     /// The embeddings of the command line's texts.
@@ -317,7 +356,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         if let Some(clip) = &self.clip {
-            let inputs = Inputs { paths: paths.to_vec(), ..self.images.inputs(Take::Images) };
+            let inputs = Inputs { paths: paths.to_vec(), ..self.images.inputs(self.take) };
             let progress = self.app.progress("items");
             let result = embed_or_read(self.app, clip, &self.options, inputs, &progress, each);
             progress.finish();

@@ -32,9 +32,10 @@ model's embeddings are refused.
 label is compared with prompts that name nothing (`a photo.`). Use them to rank labels; which score means \"yes\" \
 depends on your data.
 
---eval measures accuracy over a folder of class folders, or over a table (.csv, .tsv, .jsonl) with a path and a \
-label in each row, paths relative to the table. Without labels the folders' names are the classes, with `_` for \
-a space. Intervals are 95 %. Images that cannot be read are left out, named, and make the exit code 1.
+--eval measures accuracy over a folder of class folders; over a table (.csv, .tsv, .jsonl, .parquet) with an image \
+and a label in each row; over archives with KEY.jpg and KEY.cls; or over a data set of CLIP benchmark. Without \
+labels the folders' names are the classes, with `_` for a space. Intervals are 95 %. Images that cannot be read are \
+left out, named, and make the exit code 1.
 
 Examples:
   clip-cli zeroshot photos/ --labels 'cat,dog,\"a bowl of soup\"'
@@ -99,19 +100,26 @@ pub(super) struct LabelArgs {
 
     /// What stands around a label: openai-80, openai-7, simple (`a photo of a {}.`), a file with one template a line,
     /// or a template with {} in it
-    #[arg(long, value_name = "TEMPLATES", default_value = "simple", help_heading = "Labels")]
-    templates: String,
+    /// [default: simple, or with --eval those of the data set]
+    #[arg(long, value_name = "TEMPLATES", help_heading = "Labels")]
+    templates: Option<String>,
 }
 
 impl LabelArgs {
-    /// The prompts around labels.
-    fn templates(&self) -> Result<TemplateSet> {
+    /// The prompts around labels: those that the command line names, else those of this file, else simple ones.
+    fn templates(&self, usual: Option<&Path>) -> Result<TemplateSet> {
         let Some(path) = &self.class_prompts else {
-            let is_template = self.templates.contains("{}") || self.templates.contains("{c}");
-            return if is_template && !Path::new(&self.templates).exists() {
-                TemplateSet::single(&self.templates)
-            } else {
-                templates::load(&self.templates)
+            return match (&self.templates, usual) {
+                (Some(name), _) => {
+                    let is_template = name.contains("{}") || name.contains("{c}");
+                    if is_template && !Path::new(name).exists() {
+                        TemplateSet::single(name)
+                    } else {
+                        templates::load(name)
+                    }
+                }
+                (None, Some(path)) => templates::load(&Path::new(".").join(path).to_string_lossy()),
+                (None, None) => templates::load("simple"),
             };
         };
         // In this form the name of a built-in set is a file's name, too.
@@ -163,7 +171,7 @@ impl Command for Zeroshot {
 impl Zeroshot {
     fn predict(&self, app: &App) -> Result<Status> {
         self.images.check_stdin(&[])?;
-        let templates = self.labels.templates()?;
+        let templates = self.labels.templates(None)?;
         let labels = self.labels.labels(&templates)?.ok_or_else(|| {
             Error::usage("no labels given").hint("name them with --labels cat,dog or --labels-file FILE")
         })?;

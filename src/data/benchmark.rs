@@ -29,15 +29,12 @@ pub struct Benchmark {
 impl Benchmark {
     /// Whether a folder is such a data set, or one of its splits.
     pub fn is_one(folder: &Path) -> bool {
-        split(folder).is_some()
+        places(folder).is_some()
     }
 
     /// Opens a data set, of which the split `test` is meant, or one of its splits.
     pub fn open(folder: &Path) -> Result<Self> {
-        let split = split(folder).ok_or_else(|| Error::run("no nshards.txt in here").at(folder.display()))?;
-        // The parent of `.` is found by its true name only.
-        let root = fs::canonicalize(&split).unwrap_or_else(|_| split.clone());
-        let root = root.parent().unwrap_or(Path::new("")).to_owned();
+        let (root, split) = places(folder).ok_or_else(|| Error::run("no nshards.txt in here").at(folder.display()))?;
         let file = split.join("nshards.txt");
         let shards = read(&file)?.trim().parse().ok().filter(|shards| *shards <= MAX_SHARDS);
         let shards = shards.ok_or_else(|| Error::run("not a number of shards").at(file.display()))?;
@@ -72,8 +69,10 @@ impl Benchmark {
     }
 }
 
-fn split(folder: &Path) -> Option<PathBuf> {
-    [folder.join("test"), folder.to_owned()].into_iter().find(|split| split.join("nshards.txt").is_file())
+/// The folder of the data set and that of the split.
+fn places(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    let places = [(folder.to_owned(), folder.join("test")), (folder.join(".."), folder.to_owned())];
+    places.into_iter().find(|(_, split)| split.join("nshards.txt").is_file())
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -48,6 +48,11 @@ fn the_examples_of_every_help_text() {
     for class in ["n01", "n02"] {
         sandbox.file(&format!("imagenet/val/{class}/x.jpg"), &photo);
     }
+    sandbox.write("pairs.csv", "image,caption\na.jpg,a cat\nb.jpg,a cat on a table\n");
+    for shard in ["00", "01"] {
+        let tar = std::fs::read(root().join(format!("tests/golden/data/inputs/shard-{shard}.tar"))).unwrap();
+        sandbox.file(&format!("shards/{shard}.tar"), tar);
+    }
     sandbox.write("classes.tsv", "n01\ta cat\nn02\ta dog\n");
     sandbox.write("classes.txt", "cat\ndog\n");
     let photos = std::fs::read_dir(sandbox.path("photos")).unwrap().count();

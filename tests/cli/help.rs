@@ -13,8 +13,9 @@ fn short_help() {
     Usage: clip-cli embed [OPTIONS] [INPUTS]...
 
     Arguments:
-      [INPUTS]...  Image files; folders, which are searched for images; `-` for a list of files on
-                   standard input
+      [INPUTS]...  Images; folders, which are searched for images; patterns ('shards/{000..012}.tar',
+                   'photos/**/*.jpg'); files with many images (see --input-format); `-` for a list of
+                   files on standard input
 
     Options:
       -0, --null            Lists end their entries with a NUL byte, as `find -print0` writes them
@@ -24,6 +25,27 @@ fn short_help() {
                             it, an alias, or org/name [default: the built-in model]
           --image-size <N>  Give the image tower inputs of N×N pixels; positions are interpolated
       -h, --help            Print help (see more with '--help')
+
+    Inputs:
+          --input-format <FORMAT>  What files with many images are [default: by their names]: list
+                                   (paths of images, one a line); csv (a table with a header: paths,
+                                   captions); tsv (the same with tabs); jsonl (records with a path and
+                                   captions, one a line); parquet (columns of images or paths,
+                                   captions, labels); tar (webdataset: KEY.jpg, KEY.txt, KEY.json,
+                                   KEY.cls); npy (pixels: bytes of shape (N, height, width, 3) or (N,
+                                   3, height, width))
+          --image-key <NAME>       The column with images or paths, the extension of images in
+                                   archives; several with `;` in between, the first that is there
+                                   counts
+          --caption-key <NAME>     The same for captions
+          --id-key <NAME>          The column, or field of JSON members, that gives the ids [default:
+                                   the image's path, else `file#row`]
+          --image-root <DIR>       Where relative paths in tables start [default: the table's folder]
+          --csv-separator <CHAR>   What stands between the cells of a table [default: what its header
+                                   has]
+          --pairs                  Embed the inputs' captions, too: after each image its captions,
+                                   under the same id
+          --captions               Embed the inputs' captions instead of their images
 
     Output:
       -o, --output <FILE>         Where to write, `-` for standard output [default: -]
@@ -55,12 +77,19 @@ fn short_help() {
                              logs
 
     Each JSON Lines record is {"id","kind","embedding","dim","model"}. An item that fails becomes
-    {"id","error":{"kind","message"}}; the others go on, and the exit code is 1. Images come before
+    {"id","error":{"kind","message"}}; the others go on, and the exit code is 1. Inputs come before
     texts, each in the order in which they were given.
+
+    Tables (.csv, .tsv, .jsonl, .parquet) name their images in a column called image, path, filepath
+    and the like, or hold their bytes; archives (.tar, .tar.gz) are webdataset's. --pairs and
+    --captions read captions from a column, from KEY.txt or KEY.json, or for image files from the
+    .txt file beside each. docs/inputs.md has an example of every kind.
 
     Examples:
       clip-cli embed cat.jpg photos/ > photos.jsonl
       find . -name '*.png' -print0 | clip-cli embed -0 - --output pngs.npy
+      clip-cli embed pairs.csv --pairs > pairs.jsonl
+      clip-cli embed 'shards/{00..01}.tar' --output shards.npy
       clip-cli embed --text 'a photo of a dog' --text 'a photo of a cat'
       clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors
     "#);

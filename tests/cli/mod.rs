@@ -11,6 +11,7 @@ mod embed;
 mod fake_hub;
 mod help;
 mod hub;
+mod inputs;
 mod models;
 mod outputs;
 mod process;

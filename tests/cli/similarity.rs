@@ -124,7 +124,6 @@ fn command_lines_that_make_no_sense() {
     let (sandbox, model) = (Sandbox::new(), model("hf-clip-gelu"));
     for (code, message, arguments) in [
         (2, "nothing to compare", &[][..]),
-        (2, "--pairs needs inputs", &["photos/landscape.jpg", "--pairs"]),
         (2, "--pairs needs inputs", &["--text", "a", "--pairs"]),
         (2, "a pair alone has no probability", &["photos/landscape.jpg", "--text", "a", "--pairs", "--probs"]),
         (2, "cannot be used with", &["photos/landscape.jpg", "--text", "a", "--logits", "--probs"]),

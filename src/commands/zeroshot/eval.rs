@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::classifier::Scoring;
 use crate::commands::Status;
 use crate::commands::ending::left_behind;
-use crate::data::{ClassNames, Items, Labelled, LabelledOptions, SourceOptions, embed};
+use crate::data::{Benchmark, ClassNames, Items, Labelled, LabelledOptions, SourceOptions, embed};
 use crate::error::{Error, Result};
 use crate::eval::{Report, Subject, Tally};
 use crate::ops::normalize::normalize_row;
@@ -47,7 +47,8 @@ pub(super) fn run(zeroshot: &Zeroshot, app: &App) -> Result<Status> {
             Error::usage("--eval cannot read standard input").hint("name a folder of class folders, or a table")
         );
     }
-    let templates = zeroshot.labels.templates()?;
+    let usual = if Benchmark::is_one(input) { Benchmark::open(input)?.templates } else { None };
+    let templates = zeroshot.labels.templates(usual.as_deref())?;
     let given = zeroshot.labels.labels.is_some() || zeroshot.labels.labels_file.is_some();
     let options = LabelledOptions {
         classes: if given { zeroshot.labels.labels(&templates)? } else { None },

@@ -57,13 +57,12 @@ fn open(input: Input, options: &SourceOptions, delimiter: Option<u8>) -> Result<
         Ok(reader) => BufReader::with_capacity(1 << 16, reader),
         Err(error) => return Ok(input.failed(error)),
     };
-    let delimiter = match options.delimiter.or(delimiter) {
-        Some(delimiter) => delimiter,
-        None => match reader.fill_buf() {
-            Ok(start) => guess(start),
-            Err(error) => return Ok(input.failed(error)),
-        },
+    let header = match reader.fill_buf() {
+        Ok(start) => start.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+        Err(error) => return Ok(input.failed(error)),
     };
+    let delimiter = options.delimiter.or(delimiter).unwrap_or_else(|| guess(header));
+    let crlf = header.ends_with(b"\r");
     let limited = Limited { inner: reader, left: MAX_RECORD_BYTES };
     let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(limited);
     let headers = match reader.byte_headers() {
@@ -75,12 +74,11 @@ fn open(input: Input, options: &SourceOptions, delimiter: Option<u8>) -> Result<
     let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
     let columns = Columns::find(&names, options).map_err(|error| error.at(input.name()))?;
     let rows = Rows::new(&input, options);
-    Ok(Box::new(Delimited { reader, columns, rows, width: names.len(), number: 0, ended: false }))
+    Ok(Box::new(Delimited { reader, columns, rows, width: names.len(), crlf, number: 0, ended: false }))
 }
 
 /// What stands between the names of a header: the first of the usual ones that is there most often.
-fn guess(start: &[u8]) -> u8 {
-    let header = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+fn guess(header: &[u8]) -> u8 {
     let mut quoted = false;
     let mut counts = [(b',', 0), (b'\t', 0), (b';', 0), (b'|', 0)];
     for byte in header {
@@ -98,6 +96,8 @@ struct Delimited {
     rows: Rows,
     /// How many cells the header has.
     width: usize,
+    /// Whether lines end with two bytes, of which the last one counts as the next line's.
+    crlf: bool,
     number: u64,
     ended: bool,
 }
@@ -128,7 +128,7 @@ impl Iterator for Delimited {
 
 impl Delimited {
     fn sample(&self, record: &ByteRecord) -> Sample {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = self.line(record);
         if record.len() != self.width {
             let message = format!("line {line} has {} cells, the header has {}", record.len(), self.width);
             return self.rows.failed(self.number, ItemKind::Invalid, message);
@@ -144,6 +144,16 @@ impl Delimited {
             id: text(self.columns.id),
         };
         self.rows.sample(self.number, row)
+    }
+}
+
+impl Delimited {
+    /// The number of the line that a record begins in. Empty lines before it count where what follows it is known.
+    fn line(&self, record: &ByteRecord) -> u64 {
+        let crlf = u64::from(self.crlf);
+        let start = record.position().map_or(0, csv::Position::line) + crlf;
+        let lines = record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        start.max((self.reader.position().line() + crlf).saturating_sub(1 + lines))
     }
 }
 

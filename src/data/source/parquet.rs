@@ -6,6 +6,8 @@ use crate::error::Result;
 
 #[cfg(feature = "parquet")]
 mod groups;
+#[cfg(feature = "parquet")]
+mod pages;
 
 /// Parquet files.
 pub(super) struct Parquet;

@@ -1,5 +1,6 @@
 //! Reading Parquet a row group at a time: one that is damaged costs its own rows.
 
+use super::pages;
 use crate::data::source::table::{Cell, Columns, Row, Rows, caption};
 use crate::data::source::{Input, SourceOptions};
 use crate::data::{Content, Sample, Samples};
@@ -13,6 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Compression;
 use serde_json::Value;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -152,6 +154,7 @@ impl Groups {
         self.number = self.next_number;
         let rows = u64::try_from(self.metadata.metadata().row_group(group).num_rows()).unwrap_or(0);
         self.next_number = self.number.saturating_add(rows);
+        self.check_pages(group)?;
         let file = self.file.try_clone()?;
         self.reader = Some(guard(|| {
             let mask = ProjectionMask::roots(self.metadata.parquet_schema(), self.used.iter().copied());
@@ -163,6 +166,20 @@ impl Groups {
                 .map_err(corrupt)
         })?);
         Ok(true)
+    }
+
+    /// Refuses a row group whose pages would take too much memory.
+    fn check_pages(&self, group: usize) -> Result<(), ItemError> {
+        let metadata = self.metadata.metadata();
+        for (leaf, column) in metadata.row_group(group).columns().iter().enumerate() {
+            let root = metadata.file_metadata().schema_descr().get_column_root_idx(leaf);
+            if self.used.contains(&root) {
+                let (start, length) = guard(|| Ok(column.byte_range()))?;
+                let is_gzip = matches!(column.compression(), Compression::GZIP(_));
+                pages::check(&self.file, start, length, is_gzip, pages::MAX_PAGE_BYTES)?;
+            }
+        }
+        Ok(())
     }
 
     fn row(&self, batch: &RecordBatch, row: usize) -> Result<Row, String> {
@@ -287,4 +304,56 @@ fn corrupt(error: impl std::fmt::Display) -> ItemError {
 /// Other people's code reads what may be hostile: a bug in it must cost rows, not the job.
 fn guard<T>(read: impl FnOnce() -> Result<T, ItemError>) -> Result<T, ItemError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(corrupt("the Parquet reader failed")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Parts;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data/inputs").join(name)
+    }
+
+    fn read(path: PathBuf) -> Vec<Sample> {
+        let parts = Parts { image: true, captions: true, label: false };
+        let options = SourceOptions { parts, ..SourceOptions::default() };
+        open(&Input::new(path), &options).map_or(Vec::new(), |samples| samples.map(|sample| sample.unwrap()).collect())
+    }
+
+    #[test]
+    fn a_damaged_row_group_costs_its_own_rows() {
+        let mut bytes = std::fs::read(golden("bytes.parquet")).unwrap();
+        bytes[100..120].fill(0xff);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let samples = read(file.path().to_owned());
+        // Rows 0 and 1 are one group.
+        let is_image = |sample: &Sample| matches!(&sample.image, Some(Content::Bytes(bytes)) if !bytes.is_empty());
+        assert!(samples.len() == 2 && !is_image(&samples[0]) && is_image(&samples[1]), "{samples:?}");
+        assert!(samples[0].id.ends_with("#0") && samples[1].id.ends_with("#2"), "{samples:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn damaged_files_never_panic(flips in prop::collection::vec((0.0..1.0f64, any::<u8>()), 1..4), end in 0.5..1.4f64) {
+            for name in ["paths.parquet", "bytes.parquet", "hf.parquet"] {
+                let mut bytes = std::fs::read(golden(name)).unwrap();
+                for (at, byte) in &flips {
+                    // Half of them among the metadata, at the end.
+                    let at = if *at < 0.5 { 2.0 * at } else { 0.8 + 0.4 * (at - 0.5) };
+                    let at = (at * bytes.len() as f64) as usize;
+                    bytes[at] = *byte;
+                }
+                bytes.truncate((end * bytes.len() as f64) as usize);
+                let mut file = tempfile::NamedTempFile::new().unwrap();
+                file.write_all(&bytes).unwrap();
+                prop_assert!(read(file.path().to_owned()).len() < 1000);
+            }
+        }
+    }
 }
