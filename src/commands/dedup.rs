@@ -7,7 +7,7 @@ use super::{Command, Status};
 use crate::app::App;
 use crate::data::{Kind, is_stdin};
 use crate::error::{Error, Result};
-use crate::index::{Collection, Duplicate, duplicates};
+use crate::index::{Collection, Duplicate, Id, duplicates};
 use crate::output::html::{Card, Heading, Sheet};
 use crate::output::{Group, Groups, ListFormat, Member, Target};
 use clap::Args;
@@ -22,7 +22,7 @@ one that is kept reaches the threshold belongs to the nearest such one, any othe
 near to what stays, and the first of a group is the one that stays. Images are never duplicates of texts.
 
 Nothing is deleted. JSON Lines records are {\"keep\",\"duplicates\":[{\"id\",\"score\"}],\"model\"}; --format paths \
-prints the duplicates alone. An item is not its own duplicate: what is named twice, or by two paths, is left out.
+prints the duplicates alone. An image is not its own duplicate: what is named twice, or by two paths, is left out.
 
 How near copies in another size or quality are depends on the model: look at what is found (--html) before \
 anything goes.
@@ -87,7 +87,9 @@ impl Command for Dedup {
         // By the one to keep; stable, so that duplicates stay in order.
         groups.sort_by_key(|duplicate| duplicate.keeper);
 
-        let mut out = Output { collection: &collection, groups: Groups::open(target, format, self.null)?, sheet };
+        let paths = format == ListFormat::Paths;
+        let mut out =
+            Output { collection: &collection, groups: Groups::open(target, format, self.null)?, paths, sheet };
         let written = groups.chunk_by(|a, b| a.keeper == b.keeper).try_for_each(|group| out.write(group));
         if let Err(error) = written {
             left_behind(app, out.groups.abandon());
@@ -107,6 +109,8 @@ impl Command for Dedup {
 struct Output<'a> {
     collection: &'a Collection,
     groups: Groups,
+    /// Whether paths alone are written.
+    paths: bool,
     sheet: Option<Sheet>,
 }
 
@@ -116,7 +120,10 @@ impl Output<'_> {
         let keep = self.collection.get(group[0].keeper)?.id;
         let ids = group.iter().map(|duplicate| Ok(self.collection.get(duplicate.position)?.id));
         let ids: Vec<_> = ids.collect::<Result<_>>()?;
-        let members = ids.iter().zip(group).map(|(id, duplicate)| Member { id: &id.id, score: duplicate.score });
+        // A caption's name is that of its image, which need not be there twice: no path to delete.
+        let listed = |id: &Id| !self.paths || id.kind == Kind::Image || id.text.is_none();
+        let members = ids.iter().zip(group).filter(|(id, _)| listed(id));
+        let members = members.map(|(id, duplicate)| Member { id: &id.id, score: duplicate.score });
         self.groups.write(&Group { keep: &keep.id, duplicates: members.collect(), model: self.collection.model() })?;
         let Some(sheet) = &mut self.sheet else { return Ok(()) };
         let kept = Card { id: &keep.id, kind: keep.kind, text: keep.text.as_deref(), score: None, badge: "kept" };
@@ -133,19 +140,20 @@ impl Output<'_> {
     }
 }
 
-/// Leaves out items that are kept under the same name elsewhere, and paths to the very file that is kept: whoever deletes
+/// Leaves out images that are kept under the same name elsewhere, and paths to the very file that is kept: whoever deletes
 /// the duplicates must not lose the last copy.
 fn drop_same(collection: &Collection, duplicates: &mut Vec<Duplicate>) -> Result<()> {
+    let is_image = |position| collection.kind(position) == Kind::Image;
     let positions: HashSet<usize> = duplicates.iter().map(|duplicate| duplicate.position).collect();
     let mut names = HashSet::new();
-    for duplicate in &*duplicates {
-        names.insert(collection.get(duplicate.position)?.id.id);
+    for &position in positions.iter().filter(|&&position| is_image(position)) {
+        names.insert(collection.get(position)?.id.id);
     }
     let mut first = 0;
     for part in collection.parts() {
         if !names.is_empty() {
             part.ids.for_each(|row, id| {
-                if !positions.contains(&(first + row)) {
+                if part.ids.kind(row) == Kind::Image && !positions.contains(&(first + row)) {
                     names.remove(id);
                 }
                 Ok(())
@@ -153,13 +161,16 @@ fn drop_same(collection: &Collection, duplicates: &mut Vec<Duplicate>) -> Result
         }
         first += part.matrix.rows();
     }
-    let mut listed = HashSet::new();
     let mut kept = Vec::with_capacity(duplicates.len());
     for duplicate in duplicates.drain(..) {
-        let id = collection.get(duplicate.position)?.id;
-        let keeper = collection.get(duplicate.keeper)?.id;
-        let same_file = || id.kind == Kind::Image && is_same_file(&id.id, &keeper.id);
-        if names.contains(&id.id) && !same_file() && listed.insert(id.id) {
+        let keep = if is_image(duplicate.position) {
+            let id = collection.get(duplicate.position)?.id.id;
+            // Taken out, so that a name comes once.
+            names.remove(&id) && !is_same_file(&id, &collection.get(duplicate.keeper)?.id.id)
+        } else {
+            true
+        };
+        if keep {
             kept.push(duplicate);
         }
     }

@@ -147,21 +147,22 @@ fn is_recorded(query: &str) -> bool {
 
 /// A query is an image if it ends like one or is the path of a file, else a text.
 fn item(query: &str) -> Item {
-    let image = || Item::file(PathBuf::from(query));
+    let image =
+        |path: &str| Item { id: path.to_owned(), kind: Kind::Image, content: Content::File(PathBuf::from(path)) };
     if let Some(text) = query.strip_prefix("text:") {
         return Item::text(text.to_owned());
     }
     if let Some(path) = query.strip_prefix("image:") {
-        return Item::file(PathBuf::from(path));
+        return image(path);
     }
     let path = Path::new(query);
     let end = path.extension().unwrap_or_default();
     if IMAGE_EXTENSIONS.iter().any(|known| end.eq_ignore_ascii_case(known)) {
-        return image();
+        return image(query);
     }
     // A word may happen to be the name of a file; a path with a slash is meant.
     if query.contains(['/', std::path::MAIN_SEPARATOR]) && path.is_file() {
-        image()
+        image(query)
     } else {
         Item::text(query.to_owned())
     }

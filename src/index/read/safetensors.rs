@@ -70,23 +70,42 @@ fn matrix(file: &File, start: usize, metadata: &Metadata) -> Result<Matrix> {
     Matrix::map(file, start + info.data_offsets.0, rows, dim, dtype)
 }
 
-/// The items of a JSON list of names. The header says how many of them are images, which come first.
+/// The items of a JSON list of names. The header says how many of them are images. They come first, unless each text
+/// comes behind its image, under the same name.
 fn list(bytes: &[u8], notes: &HashMap<String, String>) -> Result<Ids> {
-    let images = notes.get("images").and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
-    let kind = |row| if row < images { Kind::Image } else { Kind::Text };
+    let count = |name| notes.get(name).and_then(|count| count.parse().ok());
+    let (images, texts) = (count("images").unwrap_or(usize::MAX), count("texts").unwrap_or(0));
+    let (mut previous, mut repeated) = (String::new(), 0);
+    names(bytes, &mut |id| {
+        repeated += usize::from(id == previous);
+        id.clone_into(&mut previous);
+        Ok(())
+    })?;
+    let pairs = texts > 0 && repeated == texts;
+    previous.clear();
     let (mut ids, mut row) = (IdList::new()?, 0);
-    let mut result = Ok(());
-    let mut push = |id: &str| {
-        if result.is_ok() {
-            result = ids.push(id, kind(row), notes.get("model").map(String::as_str), None);
-        }
+    names(bytes, &mut |id| {
+        let is_image = if pairs { id != previous } else { row < images };
+        let kind = if is_image { Kind::Image } else { Kind::Text };
+        id.clone_into(&mut previous);
         row += 1;
+        ids.push(id, kind, notes.get("model").map(String::as_str), None)
+    })?;
+    ids.finish()
+}
+
+/// Calls `each` with the strings of a JSON list.
+fn names(bytes: &[u8], each: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut result = Ok(());
+    let mut until_error = |id: &str| {
+        if result.is_ok() {
+            result = each(id);
+        }
     };
     serde_json::Deserializer::from_slice(bytes)
-        .deserialize_seq(Each(&mut push))
+        .deserialize_seq(Each(&mut until_error))
         .map_err(|error| Error::run(format!("not a JSON list of names: {error}")))?;
-    result?;
-    ids.finish()
+    result
 }
 
 /// Hands out the strings of a list, one by one: there may be millions.
@@ -104,5 +123,28 @@ impl<'de> Visitor<'de> for Each<'_> {
             (self.0)(&id);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(names: &str, images: &str, texts: &str) -> String {
+        let notes = [("images", images), ("texts", texts)].map(|(name, count)| (name.to_owned(), count.to_owned()));
+        let ids = list(names.as_bytes(), &notes.into()).unwrap();
+        (0..ids.rows()).map(|row| if ids.kind(row) == Kind::Text { 't' } else { 'i' }).collect()
+    }
+
+    #[test]
+    fn images_come_first_or_before_their_captions() {
+        assert_eq!(kinds(r#"["a","b","c"]"#, "2", "1"), "iit");
+        assert_eq!(kinds(r#"["a","a","b","b","b"]"#, "2", "3"), "ititt");
+        assert_eq!(kinds(r#"["a","a"]"#, "0", "2"), "tt");
+        assert_eq!(kinds(r#"["a","a"]"#, "2", "0"), "ii");
+        assert_eq!(kinds("[]", "0", "0"), "");
+        let error = |text: &str| list(text.as_bytes(), &HashMap::new()).unwrap_err().to_string();
+        assert!(error("[1]").contains("not a JSON list of names"));
+        assert!(error("[\"a\"").contains("not a JSON list of names"));
     }
 }
