@@ -1,6 +1,6 @@
 //! `models convert`: the same tensors, the same embeddings, and nothing run.
 
-use super::{Ran, Sandbox, model, root};
+use super::{Ran, Sandbox, checkpoints, model, root};
 use candle_core::{DType, Device};
 use clip_cli::model::{Clip, LoadOptions, ModelFiles};
 use clip_cli::weights::Files;
@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const TRANSFORMERS: [&str; 4] = ["hf-clip-quickgelu", "hf-clip-gelu", "hf-siglip", "hf-siglip2"];
 const OPEN_CLIP: [&str; 4] = ["open_clip-vit", "open_clip-vit-quickgelu", "open_clip-siglip", "open_clip-siglip2"];
 
 fn convert(sandbox: &Sandbox, source: &str, output: &str, layout: &str, more: &[&str]) -> Ran {
@@ -151,20 +150,29 @@ fn what_differs_is_said() {
 
 #[test]
 fn the_same_layout_keeps_everything_else() {
-    for name in TRANSFORMERS.iter().chain(&OPEN_CLIP).chain(&["custom-text-effnet", "custom-text-dinov2"]) {
-        let sandbox = Sandbox::new();
-        let layout = if name.starts_with("hf") { "hf" } else { "open_clip" };
-        convert(&sandbox, &model(name), "new", layout, &["-q"]).ok();
-        let source = Path::new(&model(name)).to_owned();
-        assert_same(&source, &sandbox.path("new"));
-        let config = if layout == "hf" { "config.json" } else { "open_clip_config.json" };
-        assert!(std::fs::read(source.join(config)).unwrap() == sandbox.read(&format!("new/{config}")), "{name}");
-        // Shards become one file; a single file stays as it is, bit by bit.
-        let weights = if layout == "hf" { "model.safetensors" } else { "open_clip_model.safetensors" };
-        if let Ok(before) = std::fs::read(source.join(weights)) {
-            assert!(before == sandbox.read(&format!("new/{weights}")), "{name}");
+    for source in checkpoints() {
+        let (sandbox, name) = (Sandbox::new(), source.display());
+        convert_as_it_is(&sandbox, &source);
+        let [before, after] = [&source, &sandbox.path("new")].map(|path| open(path, None));
+        assert_eq!(before.spec, after.spec, "{name}");
+        let noise = vec![0.25; before.preprocess().len()];
+        assert_eq!(before.embed_pixels(noise.clone()).unwrap(), after.embed_pixels(noise).unwrap(), "{name}");
+        if before.tokenizer().is_ok() {
+            let texts = |clip: &Clip| clip.embed_texts(&["a photo of a cat"]).unwrap().0;
+            assert_eq!(texts(&before), texts(&after), "{name}");
+        }
+        // Shards become one file; a single file stays as it is, bit by bit, and so does the configuration.
+        for file in ["config.json", "open_clip_config.json", "model.safetensors", "open_clip_model.safetensors"] {
+            if let Ok(bytes) = std::fs::read(source.join(file)) {
+                assert!(bytes == sandbox.read(&format!("new/{file}")), "{name}: {file}");
+            }
         }
     }
+}
+
+#[track_caller]
+fn convert_as_it_is(sandbox: &Sandbox, source: &Path) {
+    sandbox.run(&["models", "convert", source.to_str().unwrap(), "--output", "new", "-q"]).ok();
 }
 
 #[test]

@@ -179,9 +179,16 @@ fn open_clip_processor(preprocess: &Preprocess) -> Result<Value> {
     }))
 }
 
+/// OpenAI's means and deviations, with the digits that everybody writes.
+const OPENAI: [f64; 6] = [0.48145466, 0.4578275, 0.40821073, 0.26862954, 0.26130258, 0.27577711];
+
 /// Numbers with the digits that make them, not those of their double.
 fn short(numbers: [f32; 3]) -> Value {
-    numbers.iter().map(|x| x.to_string().parse::<f64>().unwrap_or(f64::from(*x))).collect()
+    let digits = |x: &f32| {
+        let known = OPENAI.iter().find(|known| **known as f32 == *x).copied();
+        known.or_else(|| x.to_string().parse().ok()).unwrap_or(f64::from(*x))
+    };
+    numbers.iter().map(digits).collect()
 }
 
 /// The sizes of a tower as transformers names them.
@@ -260,6 +267,6 @@ mod tests {
 
     #[test]
     fn means_keep_their_digits() {
-        assert_eq!(short([0.481_454_66, 0.5, 1.0]).to_string(), "[0.48145466,0.5,1.0]");
+        assert_eq!(short([0.481_454_66, 0.485, 1.0]).to_string(), "[0.48145466,0.485,1.0]");
     }
 }
