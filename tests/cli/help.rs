@@ -49,12 +49,17 @@ fn short_help() {
 
     Output:
       -o, --output <FILE>         Where to write, `-` for standard output [default: -]
-          --format <FORMAT>       jsonl, npy or safetensors [default: by the output's name, else
-                                  jsonl]
+          --format <FORMAT>       jsonl, npy, safetensors, parquet, csv, tsv, clip-retrieval or
+                                  projector [default: by the output's name, else jsonl]
           --normalize             Scale embeddings to unit length (the default)
           --no-normalize          Write embeddings as the model gives them
           --output-dtype <DTYPE>  The kind of numbers to write [default: f32] [possible values: f32,
                                   f16]
+          --resume                Go on with an output whose run ended early; begin it if there is
+                                  none
+          --skip-existing         Embed only what the output does not hold yet, and add it
+          --shard <I/N>           Embed part I of N of the items; the output is called
+                                  NAME-0000I-of-0000N, and `merge` joins all of them
 
     Reading:
           --batch-size <N>  How many items the model sees at once: auto, or a number. Results do not
