@@ -75,13 +75,14 @@ impl<'a> Download<'a> {
         Ok(download)
     }
 
-    /// Fetches what the checkpoint needs; returns the commit.
-    pub(super) fn run(self) -> Result<String, Failure> {
+    /// Fetches what the checkpoint needs; returns the commit. If `pickled`, weights that are a pickle will do.
+    pub(super) fn run(self, pickled: bool) -> Result<String, Failure> {
         let has = |name: &str| self.files.contains_key(name);
         self.fetch_all(CONFIGS.iter().copied().filter(|name| has(name)))?;
         let (config, open_clip) = (self.content("config.json"), self.content("open_clip_config.json"));
         let plan = Plan { config: config.as_deref(), open_clip: open_clip.as_deref() };
-        let Some(weights) = plan.weights(has) else { return Err(Failure::Other(self.no_weights())) };
+        let pickle = || plan.pickle(has).filter(|_| pickled);
+        let Some(weights) = plan.weights(has).or_else(pickle) else { return Err(Failure::Other(self.no_weights())) };
         let tokenizer = plan.tokenizer(has);
         self.fetch_all(tokenizer.iter().map(String::as_str))?;
         self.fetch_all([weights].into_iter())?;
@@ -160,7 +161,9 @@ impl<'a> Download<'a> {
             Failure::Silent(error) => (error, None),
             Failure::Missing(_) | Failure::Other(_) => return Err(failure),
         };
-        if attempt >= ATTEMPTS || asked.is_some_and(|asked| asked > LONGEST_PAUSE) {
+        // Silence takes long enough to be believed sooner.
+        let enough = if matches!(failure, Failure::Silent(_)) { ATTEMPTS / 2 } else { ATTEMPTS };
+        if attempt >= enough || asked.is_some_and(|asked| asked > LONGEST_PAUSE) {
             return Err(failure);
         }
         let pause = asked.unwrap_or(FIRST_PAUSE * 2u32.pow(attempt - 1));

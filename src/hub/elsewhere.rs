@@ -17,7 +17,11 @@ impl Download<'_> {
         let safetensors = self.files.keys().any(|name| name.ends_with(".safetensors"));
         match pickle {
             Some(pickle) if !safetensors => {
-                let convert = format!("fetch {pickle} and turn it into safetensors: clip-cli models convert --help");
+                let convert = format!(
+                    "`clip-cli models pull {} --pickle` fetches it, and `clip-cli models convert` makes safetensors of it \
+                     without running anything",
+                    self.remote
+                );
                 let ways = [self.remote.elsewhere(), self.other_revision(), Some(convert)];
                 let ways: Vec<String> = ways.into_iter().flatten().collect();
                 error(&format!("no safetensors on this revision, only {pickle}, which can run code and is not read"))

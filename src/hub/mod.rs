@@ -155,6 +155,20 @@ pub fn here(reference: &str) -> Result<Here> {
     Ok(Here { name: remote.repository, directory, weights: None, origin: Some(origin), whole })
 }
 
+/// Fetches a checkpoint without opening it, also one whose weights are a pickle.
+pub fn fetch_pickled(reference: &str, options: &Options) -> Result<Here> {
+    let remote = Remote::parse(reference)?;
+    if options.offline {
+        return here(reference);
+    }
+    let directory = cache_directory();
+    let cache = Cache::new(&directory, &remote.repository);
+    let sha = remote.download(&directory, &cache, options, true).map_err(Failure::into_error)?;
+    let origin = Origin { repository: remote.repository.clone(), revision: remote.revision, sha };
+    let directory = cache.snapshot(&origin.sha);
+    Ok(Here { name: remote.repository, directory, weights: None, origin: Some(origin), whole: true })
+}
+
 /// The checksum by which a file of the cache is called, and how it is made.
 pub fn checksum(path: &Path) -> Option<(Digest, String)> {
     let name = cache::blob_name(path)?;
@@ -246,7 +260,7 @@ impl Remote {
                 self.open(&cache, sha, false, vec![note])
             }
             _ if options.offline => Err(self.not_cached()),
-            local => match self.download(&directory, &cache, options) {
+            local => match self.download(&directory, &cache, options, false) {
                 Ok(sha) => self.open(&cache, sha, true, Vec::new()),
                 Err(Failure::Away { error, .. } | Failure::Silent(error)) => match local {
                     Some((Holding::Whole | Holding::Enough { .. }, sha)) => {
@@ -273,12 +287,12 @@ impl Remote {
     }
 
     #[cfg(feature = "hub")]
-    fn download(&self, directory: &Path, cache: &Cache, options: &Options) -> Result<String, Failure> {
-        client::Download::start(self, directory, cache, options)?.run()
+    fn download(&self, directory: &Path, cache: &Cache, options: &Options, pickled: bool) -> Result<String, Failure> {
+        client::Download::start(self, directory, cache, options)?.run(pickled)
     }
 
     #[cfg(not(feature = "hub"))]
-    fn download(&self, _: &Path, _: &Cache, _: &Options) -> Result<String, Failure> {
+    fn download(&self, _: &Path, _: &Cache, _: &Options, _: bool) -> Result<String, Failure> {
         Err(Failure::Other(
             Error::run(format!("{self} is not in the cache, and this program was built without the Hub"))
                 .hint("build with the cargo feature `hub`, or give the directory of a downloaded checkpoint"),

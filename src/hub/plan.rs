@@ -48,6 +48,16 @@ impl Plan<'_> {
         choose_weights(has, transformers).map(|(name, _)| name)
     }
 
+    /// The weights that are a pickle, or the index of their shards, among the files that `has` knows.
+    pub(super) fn pickle(&self, has: impl Fn(&str) -> bool) -> Option<&'static str> {
+        let transformers = self.config.is_some_and(is_transformers);
+        let mut names = ["pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"];
+        if !transformers {
+            names.reverse();
+        }
+        names.into_iter().find(|name| has(name))
+    }
+
     /// The tokenizer's files among those that `has` knows, and the directory's own configuration.
     pub(super) fn tokenizer(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
         let mut wanted = Vec::new();
@@ -117,6 +127,15 @@ mod tests {
         assert_eq!(plan.tokenizer(|name| files.contains(&name)), ["text/tokenizer.json", "text/config.json"]);
         let open_clip = br#"{"model_cfg": {"text_cfg": {"hf_model_name": "../elsewhere"}}}"#;
         assert_eq!(Plan { config: None, open_clip: Some(open_clip) }.below(), None);
+    }
+
+    #[test]
+    fn pickles_follow_the_configuration() {
+        let both = |name: &str| name.ends_with("pytorch_model.bin");
+        let pickle = |config| Plan { config, open_clip: None }.pickle(both);
+        assert_eq!(pickle(Some(br#"{"model_type": "clip"}"#.as_slice())), Some("pytorch_model.bin"));
+        assert_eq!(pickle(None), Some("open_clip_pytorch_model.bin"));
+        assert_eq!(Plan { config: None, open_clip: None }.pickle(|name| name == "model.pt"), None);
     }
 
     #[test]

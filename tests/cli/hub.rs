@@ -409,6 +409,9 @@ fn pickles_lead_to_where_safetensors_are() {
     let (_, _, err) = pull(&hub.endpoint, home.path(), NAME);
     assert!(err.contains("only pytorch_model.bin") && err.contains("clip-cli models convert"), "{err}");
     assert!(!err.contains("refs/"), "{err}");
+    let (code, out, err) = run(program(&hub.endpoint, home.path()).args(["models", "pull", NAME, "--pickle"]));
+    assert_eq!(code, 0, "{err}");
+    assert!(Path::new(out.trim_end()).join("pytorch_model.bin").is_file(), "{out}");
 
     // Pull requests are looked into, the latest first; so are the branches that the Hub's own converter makes.
     let converted = || named(&["config.json", "model.safetensors"]);
