@@ -208,3 +208,28 @@ fn text_layout(layout: Layout, bert: &BertSpec) -> Layout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_of_the_hub_need_no_second_file() {
+        let read = |json: Value| {
+            let config = Config::default();
+            let text = Section::root("text_cfg", Some(&json));
+            let name = text.string("hf_model_name").unwrap().unwrap_or_default().to_owned();
+            bert(&config, &text, &name, 512)
+        };
+        let spec = read(json!({"hf_model_name": "xlm-roberta-base", "hf_pooler_type": "mean_pooler"})).unwrap();
+        assert_eq!((spec.vocab, spec.first_position, spec.context, spec.pool), (250_002, 2, 77, TextPool::Mean));
+        assert_eq!(spec.hidden, [Hidden { width: 640, bias: false, act: Activation::GeluErf }]);
+        let spec = read(json!({"hf_model_name": "FacebookAI/xlm-roberta-large", "hf_proj_type": "linear"})).unwrap();
+        assert_eq!((spec.blocks.width, spec.blocks.layers, spec.blocks.heads), (1024, 24, 16));
+        assert!(spec.hidden.is_empty() && spec.proj == Projection::Linear);
+        let spec = read(json!({"hf_model_name": "bert-base-uncased", "hf_pooler_type": null})).unwrap();
+        assert_eq!((spec.first_position, spec.hidden[0], spec.hidden.len()), (0, hf_text::pooler(768), 2));
+        let refusal = read(json!({"hf_model_name": "google/mt5-base"})).unwrap_err().to_string();
+        assert!(refusal.contains("no google/mt5-base/config.json"), "{refusal}");
+    }
+}
