@@ -18,19 +18,28 @@ fn shell(directory: &Path, line: &str) {
     assert!(writes_a_file || !output.stdout.is_empty(), "{line}\nprints nothing");
 }
 
+/// Runs the lines of a document's blocks of shell, and returns how many there are.
+#[cfg(feature = "builtin")]
+fn run_blocks(sandbox: &Sandbox, document: &str) -> usize {
+    let blocks = document.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.flat_map(str::lines).map(|line| shell(&sandbox.path(""), line)).count()
+}
+
+#[test]
+#[cfg(all(feature = "builtin", feature = "parquet"))]
+fn every_shape_of_input() {
+    let sandbox = super::inputs::sandbox();
+    let lines = run_blocks(&sandbox, &std::fs::read_to_string(root().join("docs/inputs.md")).unwrap());
+    assert!(lines >= 19, "only {lines} commands found");
+}
+
 #[test]
 #[cfg(feature = "builtin")]
 fn the_readme() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let sandbox = Sandbox::new();
     std::os::unix::fs::symlink(root().join("examples"), sandbox.path("examples")).unwrap();
-    let mut lines = 0;
-    for block in readme.split("```sh\n").skip(1) {
-        for line in block.split("```").next().unwrap().lines() {
-            shell(&sandbox.path(""), line);
-            lines += 1;
-        }
-    }
+    let lines = run_blocks(&sandbox, &readme);
     // The one command that begins with cargo, through the program itself.
     let first = readme.lines().find_map(|line| line.strip_prefix("$ cargo run --release -- ")).unwrap();
     shell(&sandbox.path(""), &format!("clip-cli {first}"));

@@ -8,7 +8,7 @@ const PHOTOS: [&str; 3] = ["photos/gray.jpg", "photos/palette.png", "photos/tiny
 const CAPTIONS: [&str; 3] = ["a photo of a cat, \"sleeping\"", "two lines\nof a caption", "a small ünïcode picture ☃"];
 
 /// The sandbox with the files of `tests/golden/inputs.py` beside the photos.
-fn sandbox() -> Sandbox {
+pub(super) fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let golden = root().join("tests/golden/data/inputs");
     copy(&golden, &sandbox.path(""));
