@@ -182,6 +182,7 @@ fn kind(name: Option<&str>) -> Result<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::io::Write;
 
     fn ids(text: &str) -> Result<Ids> {
@@ -227,5 +228,16 @@ mod tests {
         let two = "{\"id\":\"a\",\"model\":\"m@1\"}\n{\"id\":\"b\",\"model\":\"m@2\"}\n";
         assert!(error(two).starts_with("line 2: an embedding of the model m@2, others are of m@1"));
         assert_eq!(Ids::numbers("x.npy".to_owned(), Kind::Image, 2).get(1).unwrap().id, "x.npy#1");
+    }
+
+    proptest! {
+        #[test]
+        fn no_list_crashes(text in "([{}\"\\\\:,a-z0-9 \\[\\]\r\n]|\"id\":\"|\"kind\":\"text\"){0,60}") {
+            if let Ok(ids) = ids(&text) {
+                for row in 0..ids.rows() {
+                    prop_assert!(ids.get(row).is_ok());
+                }
+            }
+        }
     }
 }

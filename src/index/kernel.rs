@@ -12,7 +12,7 @@ use rten_simd::{Isa, SimdOp};
 /// # Panics
 /// When the lengths do not fit each other.
 pub fn dots(rows: &[f32], queries: &[f32], dim: usize, out: &mut [f32]) {
-    assert!(dim > 0 && rows.len() % dim == 0 && queries.len() % dim == 0, "rows of {dim} numbers");
+    assert!(dim > 0 && rows.len().is_multiple_of(dim) && queries.len().is_multiple_of(dim), "rows of {dim} numbers");
     assert_eq!(out.len(), (rows.len() / dim) * (queries.len() / dim), "one number a row and query");
     Dots { rows, queries, dim, out }.dispatch();
 }

@@ -230,15 +230,15 @@ fn figure(card: &Card<'_>, shown: &Picture, best: f32) -> String {
     }
     if let Some(score) = card.score {
         let share = (score / best * 100.0).clamp(0.0, 100.0);
-        let _ = write!(html, "<p class=\"bar\"><i style=\"width:{share:.0}%\"></i></p>\n");
+        let _ = writeln!(html, "<p class=\"bar\"><i style=\"width:{share:.0}%\"></i></p>");
     }
     if card.kind == Kind::Image {
         // Long paths should break behind a directory.
         let name = escaped(&cut(card.id));
-        let _ = write!(html, "<figcaption title=\"{name}\">{}</figcaption>\n", name.replace('/', "/<wbr>"));
+        let _ = writeln!(html, "<figcaption title=\"{name}\">{}</figcaption>", name.replace('/', "/<wbr>"));
     }
     if let Some(text) = card.text {
-        let _ = write!(html, "<p class=\"text\">{}</p>\n", escaped(&cut(text)));
+        let _ = writeln!(html, "<p class=\"text\">{}</p>", escaped(&cut(text)));
     }
     html + "</figure>\n"
 }
