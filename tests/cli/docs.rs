@@ -91,7 +91,7 @@ fn the_examples_of_every_help_text() {
         let ran = sandbox.run(&[&command.split_whitespace().collect::<Vec<_>>()[..], &["--help"]].concat());
         let help = String::from_utf8(ran.stdout).unwrap();
         for line in help.lines().filter_map(|line| line.strip_prefix("  ")) {
-            let runs = line.starts_with("clip-cli ") || line.starts_with("find ");
+            let runs = ["clip-cli ", "find ", "for "].iter().any(|start| line.starts_with(start));
             // The Hub and zsh's own variable are not there.
             if !runs
                 || line.contains("models pull")

@@ -173,7 +173,6 @@ fn full_disks_leave_what_can_be_gone_on_with() {
         };
         refused(&["--resume", "--no-normalize"], "normalized true, and this run has false");
         refused(&["--resume", "--exif"], "exif false, and this run has true");
-        refused(&["--resume", "--shard", "1/1"], "");
         let other = super::model("hf-siglip");
         if Path::new(&other).exists() {
             refused(&["--resume", "--model", &other], "model");
