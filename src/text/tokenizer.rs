@@ -64,8 +64,7 @@ impl Tokenizer {
 
     /// Any tokenizer from the content of a `tokenizer.json`.
     pub fn from_json_bytes(json: &[u8]) -> Result<Self> {
-        let pipeline =
-            pipeline(json).map_err(|error| Error::run(format!("not a usable tokenizer: {error}")))?;
+        let pipeline = pipeline(json).map_err(|error| Error::run(format!("not a usable tokenizer: {error}")))?;
         Self::from_pipeline(pipeline, None)
     }
 
