@@ -540,7 +540,7 @@ def open_clip_siglip2_so400m(path):
     """As open_clip's ViT-SO400M-16-SigLIP2-256: tanh GELU in the trunk, sixteen heads."""
     vocab = vocabularies.write_gemma(path, 64, "PreTrainedTokenizerFast")
     config = preprocess([0.5] * 3, [0.5] * 3, resize_mode="squash")
-    model = siglip_model("vit_so400m_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"}, width=32, layers=1)
+    model = siglip_model("vit_so400m_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"}, width=32)
     model["embed_dim"] = model["vision_cfg"]["image_size"] = 32
     open_clip_layout(path, model, config, seed=28, dtype=torch.bfloat16)
 
