@@ -9,7 +9,7 @@
 #[allow(dead_code)]
 mod golden;
 
-use golden::{Golden, largest_difference, unit};
+use golden::{Golden, embed, largest_difference, unit};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -25,10 +25,12 @@ fn main() -> ExitCode {
         let clip = golden.clip();
         let dim = clip.spec.embed_dim;
         let ours = golden.our_pixels(&clip);
-        let pixels = largest_difference(&ours, &golden.numbers("pixels"));
+        let theirs = golden.pixels("pixels");
+        let same = ours.iter().zip(&theirs).map(|(ours, theirs)| largest_difference(&ours.values, &theirs.values));
+        let pixels = same.fold(0.0, f32::max);
         let images = golden.numbers("image_embeds");
-        let tower = unit(clip.embed_pixels(golden.numbers("pixels")).unwrap(), dim);
-        let file = unit(clip.embed_pixels(ours).unwrap(), dim);
+        let tower = unit(embed(&clip, theirs), dim);
+        let file = unit(embed(&clip, ours), dim);
         let (ids, len) = golden.ids();
         let text = unit(clip.embed_ids(&ids, len).unwrap(), dim);
         let [tower, file] = [tower, file].map(|ours| largest_difference(&ours, &images));

@@ -69,7 +69,7 @@ fn embed(text: &str) -> Result<(String, Expected)> {
     let found = Expected {
         text: text.to_owned(),
         text_embedding: unit(clip.embed_texts(&[text])?.0),
-        image_embedding: unit(clip.embed_pixels(pixels)?),
+        image_embedding: unit(clip.embed_pixels(pixels.values)?),
     };
     Ok((clip.id(), found))
 }

@@ -125,6 +125,7 @@ fn other_image_tower(spec: &Spec, weights: Weights<'_>) -> Result<Result<Other, 
             let tower = siglip::VisionModel::new(&config, true, weights()?.pp("vision_model"))?;
             Ok(("candle_transformers::models::siglip", Box::new(move |x| x.apply(&tower))))
         }
+        "siglip2" => Err("candle-transformers has no NaFlex image tower"),
         _ => Err(LAYOUT),
     })
 }
@@ -149,10 +150,10 @@ fn other_text_tower(spec: &Spec, weights: Weights<'_>) -> Result<Result<Other, &
             let head = candle_nn::linear_no_bias(text.blocks.width, spec.embed_dim, weights.pp("text_projection"))?;
             Ok(("candle_transformers::models::clip", Box::new(move |ids| ids.apply(&tower)?.apply(&head))))
         }
-        (TextTowerSpec::Transformer(text), "siglip") if text.blocks.width != spec.embed_dim => {
+        (TextTowerSpec::Transformer(text), "siglip" | "siglip2") if text.blocks.width != spec.embed_dim => {
             Err("candle-transformers' SigLIP has no text projection to another width")
         }
-        (TextTowerSpec::Transformer(text), "siglip") => {
+        (TextTowerSpec::Transformer(text), "siglip" | "siglip2") => {
             let tower = siglip::TextModel::new(&siglip_text(text), weights()?.pp("text_model"))?;
             Ok(("candle_transformers::models::siglip", Box::new(move |ids| ids.apply(&tower))))
         }

@@ -164,6 +164,7 @@ impl ReadArgs {
             batch_size: self.batch_size.0.map(NonZeroUsize::get),
             workers: self.workers.map(NonZeroUsize::get),
             decode: DecodeOptions { exif: self.exif, max_pixels: self.max_pixels, ..DecodeOptions::default() },
+            ..ReadOptions::default()
         }
     }
 }

@@ -1,18 +1,21 @@
 //! `embed`: images and texts to vectors.
 
+mod readout;
+
 use super::args::{ImageArgs, ReadArgs, warn_failed, warn_truncated};
 use super::models::describe;
 use super::output_args::{Opened, OutputArgs};
 use super::{Command, Status};
 use crate::app::{App, ModelArgs};
 use crate::card;
-use crate::data::{Inputs, Items, Take, Tally, embed, is_stdin, lines_of_text, texts};
+use crate::data::{Inputs, Items, ReadOptions, Take, Tally, embed, is_stdin, lines_of_text, texts};
 use crate::error::{Error, Result};
-use crate::model::Clip;
+use crate::model::{Clip, Readout};
 use crate::ops::instruction_set;
 use crate::ops::normalize::normalize_row;
 use crate::output::Header;
 use clap::Args;
+use readout::ReadoutArgs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -34,7 +37,9 @@ Examples:
   clip-cli embed pairs.csv --pairs > pairs.jsonl
   clip-cli embed 'shards/{00..01}.tar' --output shards.npy
   clip-cli embed --text 'a photo of a dog' --text 'a photo of a cat'
-  clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors")]
+  clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors
+  clip-cli embed cat.jpg --model path/to/checkpoint --layer -2 --pool mean
+  clip-cli embed photos/ --model path/to/checkpoint --tokens --output patches.npy")]
 pub(super) struct Embed {
     #[command(flatten)]
     images: ImageArgs,
@@ -59,6 +64,9 @@ pub(super) struct Embed {
     model: ModelArgs,
 
     #[command(flatten)]
+    readout: ReadoutArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
 
     #[command(flatten)]
@@ -73,9 +81,12 @@ impl Command for Embed {
         self.images.check_stdin(&[("--texts", texts_on_stdin)])?;
         let images = self.image_inputs()?;
         let texts = self.text_items()?;
-        let opened = self.output.open()?;
+        let opened = self.output.open(self.readout.many())?;
+        let mut fit = self.output.fit(&opened);
         let clip = app.open_model(&self.model)?;
-        let header = self.header(app, &clip, &opened);
+        let (readout, dim) = self.readout.resolve(&clip, self.has_images(), self.has_texts())?;
+        let header = self.header(app, &clip, &opened, readout, dim);
+        let normalized = header.normalized;
         let (mut writer, items) = self.output.begin(opened, header, Box::new(images.clone().items().chain(texts)))?;
         if writer.is_resumed() {
             app.note(format_args!("going on after {} items", writer.counts().items));
@@ -88,11 +99,18 @@ impl Command for Embed {
             progress.add(writer.taken().items());
             std::thread::spawn(move || inputs.count().map(|count| progress.expect(count)));
         }
-        let mut first = None;
-        let options = self.read.options();
+        let (mut first, mut misfits) = (None, 0);
+        let options = ReadOptions { readout, ..self.read.options() };
         let result = embed(app, &clip, &options, items, &progress, |mut item| {
+            if let (true, Ok(vectors)) = (self.readout.many(), &item.result)
+                && let Err(error) = fit.admit(vectors.len() / dim)
+            {
+                item.result = Err(error);
+                misfits += 1;
+            }
             match &mut item.result {
-                Ok(embedding) if self.output.normalizes() => normalize_row(embedding),
+                // One vector, or those of all tokens.
+                Ok(vectors) if normalized => vectors.chunks_mut(dim).for_each(normalize_row),
                 Ok(_) => {}
                 Err(error) => {
                     let message = format!("{}: {error}", item.id);
@@ -104,7 +122,7 @@ impl Command for Embed {
         });
         progress.finish();
         let tally = match result {
-            Ok(tally) => tally,
+            Ok(tally) => Tally { failed: tally.failed + misfits, ..tally },
             Err(error) => return Err(writer.end_early(error)),
         };
         let counts = writer.counts();
@@ -139,7 +157,7 @@ impl Embed {
     }
 
     /// All that decides the bytes of the output.
-    fn header(&self, app: &App, clip: &Clip, opened: &Opened) -> Header {
+    fn header(&self, app: &App, clip: &Clip, opened: &Opened, readout: Readout, dim: usize) -> Header {
         let decode = self.read.options().decode;
         let card = match clip.origin() {
             Some(origin) => card::of_repository(origin.split('@').next().unwrap_or_default()),
@@ -148,21 +166,32 @@ impl Embed {
         };
         Header {
             tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            model: clip.id(),
+            model: match readout {
+                Readout::Embedding => clip.id(),
+                Readout::Tokens(what) => format!("{}/{what}", clip.id()),
+            },
             model_sha: clip.sha().to_owned(),
             origin: clip.origin().map(str::to_owned),
             license: card.map(|card| card.license.value.clone()),
             preprocessing: describe(clip.preprocess()),
             exif: decode.exif,
             max_pixels: decode.max_pixels,
-            dim: clip.spec.embed_dim,
+            dim,
             dtype: self.output.dtype(opened),
-            normalized: self.output.normalizes(),
+            normalized: self.output.normalizes(readout == Readout::Embedding),
             device: app.device_kind().to_owned(),
             compute_dtype: clip.store().dtype().as_str().to_owned(),
             instruction_set: instruction_set().to_owned(),
             shard: self.output.shard(),
         }
+    }
+
+    fn has_images(&self) -> bool {
+        !self.images.inputs.is_empty() && !self.captions
+    }
+
+    fn has_texts(&self) -> bool {
+        !self.text.is_empty() || self.texts.is_some() || self.pairs || self.captions
     }
 
     fn reads_nothing_but_folders(&self) -> bool {

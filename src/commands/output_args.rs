@@ -19,11 +19,11 @@ pub(super) struct OutputArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
-    /// Scale embeddings to unit length (the default)
+    /// Scale vectors to unit length (the default, but for tokens)
     #[arg(long, overrides_with = "no_normalize")]
     normalize: bool,
 
-    /// Write embeddings as the model gives them
+    /// Write vectors as the model gives them
     #[arg(long, overrides_with = "normalize")]
     no_normalize: bool,
 
@@ -52,9 +52,9 @@ pub(super) struct Opened {
 }
 
 impl OutputArgs {
-    /// Whether embeddings are scaled to unit length.
-    pub(super) fn normalizes(&self) -> bool {
-        !self.no_normalize
+    /// Whether vectors are scaled to unit length: embeddings by default, tokens if asked.
+    pub(super) fn normalizes(&self, embeddings: bool) -> bool {
+        if embeddings { !self.no_normalize } else { self.normalize }
     }
 
     /// Which part of the items is this run's.
@@ -62,9 +62,10 @@ impl OutputArgs {
         self.shard
     }
 
-    /// Opens the output, so that a bad path costs no time.
-    pub(super) fn open(&self) -> Result<Opened> {
+    /// Opens the output, for all tokens of an item or for one vector, so that a bad path costs no time.
+    pub(super) fn open(&self, tokens: bool) -> Result<Opened> {
         let format = output::format(self.format.as_deref(), &self.output)?;
+        let format = if tokens { output::tokens::format_of(format)? } else { format };
         let path = match self.shard {
             Some(shard) if self.output.as_os_str() != "-" => shard_name(&self.output, shard),
             _ => self.output.clone(),
@@ -77,6 +78,11 @@ impl OutputArgs {
             return Err(Error::usage("--skip-existing needs a file, not a pipe").hint("name one with --output"));
         }
         Ok(Opened { format, destination: Destination::open(format, &path, self.resume)?, path })
+    }
+
+    /// What the format asks of items of many tokens.
+    pub(super) fn fit(&self, opened: &Opened) -> output::tokens::Fit {
+        output::tokens::Fit::new(opened.format)
     }
 
     /// The kind of numbers that the output will hold.

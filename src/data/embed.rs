@@ -5,14 +5,15 @@ use super::ordered::{Next, Ordered};
 use super::{Content, Item, Items, Kind};
 use crate::app::{App, Progress};
 use crate::error::{Error, ItemError, ItemKind, Result};
-use crate::image::{DecodeOptions, Preprocess, decode};
-use crate::model::Clip;
+use crate::image::{DecodeOptions, Pixels, Preprocess, decode};
 use crate::model::spec::ImageSpec;
+use crate::model::{Clip, Readout};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// How items are read and how many are embedded at once. None of it changes the results but `decode`.
+/// How items are read, how many are embedded at once, and what is read off the towers. None of it changes the results
+/// but `decode` and `readout`.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// How many items the tower sees at once, if the user says so.
@@ -21,6 +22,8 @@ pub struct ReadOptions {
     pub workers: Option<usize>,
     /// How image files are decoded.
     pub decode: DecodeOptions,
+    /// What is read off the towers.
+    pub readout: Readout,
 }
 
 /// What became of an item.
@@ -32,7 +35,8 @@ pub struct Embedded {
     pub kind: Kind,
     /// The text that was embedded, where the id is not the text itself (a caption of a pair).
     pub text: Option<String>,
-    /// Its embedding as the tower gives it, not normalised; or why there is none.
+    /// Its embedding as the tower gives it, not normalised, or what else is read off the tower (tokens one after
+    /// another); or why there is none.
     pub result: Result<Vec<f32>, ItemError>,
 }
 
@@ -72,6 +76,7 @@ pub fn embed(
     let mut prepared = Ordered::new(items, workers, window, weight, prepare)?;
     let mut queue = Queue {
         clip,
+        readout: &options.readout,
         progress,
         each,
         tally: Tally::default(),
@@ -127,7 +132,7 @@ struct Prepared {
 }
 
 enum Input {
-    Pixels(Vec<f32>),
+    Pixels(Pixels),
     Text(String),
 }
 
@@ -159,6 +164,7 @@ fn input(content: Content, preprocess: &Preprocess, options: &DecodeOptions) -> 
 /// kind fills a batch of its own.
 struct Queue<'a, F> {
     clip: &'a Clip,
+    readout: &'a Readout,
     progress: &'a Progress,
     each: F,
     tally: Tally,
@@ -166,7 +172,7 @@ struct Queue<'a, F> {
     places: VecDeque<Place>,
     /// The number of the first of these places, counted from the first item.
     first: usize,
-    images: Batch<Vec<f32>>,
+    images: Batch<Pixels>,
     texts: Batch<String>,
 }
 
@@ -244,10 +250,8 @@ impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
         if images.is_empty() {
             return Ok(());
         }
-        let mut pixels = Vec::with_capacity(images.len() * self.clip.preprocess().len());
-        images.into_iter().for_each(|image| pixels.extend(image));
-        let rows = self.clip.embed_pixels(pixels)?;
-        self.fill(&numbers, &rows);
+        let rows = self.clip.read_images(images, self.readout)?;
+        self.fill(&numbers, rows);
         Ok(())
     }
 
@@ -256,14 +260,13 @@ impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
         if texts.is_empty() {
             return Ok(());
         }
-        let (rows, truncated) = self.clip.embed_texts(&texts)?;
+        let (rows, truncated) = self.clip.read_texts(&texts, self.readout)?;
         self.tally.truncated += truncated as u64;
-        self.fill(&numbers, &rows);
+        self.fill(&numbers, rows);
         Ok(())
     }
 
-    fn fill(&mut self, numbers: &[usize], rows: &[f32]) {
-        let rows = rows.chunks_exact(self.clip.spec.embed_dim);
+    fn fill(&mut self, numbers: &[usize], rows: Vec<Vec<f32>>) {
         for (number, row) in numbers.iter().zip(rows) {
             self.places[number - self.first].result = Some(finite(row));
         }
@@ -284,9 +287,9 @@ impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
 }
 
 /// An embedding, unless the tower overflowed.
-fn finite(row: &[f32]) -> Result<Vec<f32>, ItemError> {
+fn finite(row: Vec<f32>) -> Result<Vec<f32>, ItemError> {
     if row.iter().all(|x| x.is_finite()) {
-        Ok(row.to_vec())
+        Ok(row)
     } else {
         Err(ItemError::new(ItemKind::Invalid, "the embedding has numbers that are not finite"))
     }

@@ -6,6 +6,8 @@ use crate::error::{ItemError, ItemKind};
 /// The size that an image is brought to and the offset of the crop in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// Height and width of the tower's input, in pixels.
+    pub(crate) size: [usize; 2],
     /// Width of the whole resized image, in pixels.
     pub(crate) width: usize,
     /// Height of the whole resized image, in pixels.
@@ -20,10 +22,14 @@ pub(crate) struct Plan {
 
 /// Plans the resize of an image of `width × height` pixels.
 pub(crate) fn plan(p: &Preprocess, width: usize, height: usize) -> Result<Plan, ItemError> {
-    let [out_h, out_w] = p.size;
+    let size = match p.resize {
+        Resize::Patches { side, most } => whole_patches(side, most, [height, width]),
+        _ => p.size,
+    };
+    let [out_h, out_w] = size;
     let mut filter = p.filter;
     let (w, h) = match p.resize {
-        Resize::Squash => (out_w, out_h),
+        Resize::Squash | Resize::Patches { .. } => (out_w, out_h),
         Resize::Exact { size: [height, width] } => (width, height),
         Resize::Longest => keep_ratio(p.size, width, height, f64::max),
         Resize::Shortest { .. } if p.crop == CropRounding::HalfEven && out_w != out_h => {
@@ -41,7 +47,25 @@ pub(crate) fn plan(p: &Preprocess, width: usize, height: usize) -> Result<Plan, 
         let message = format!("a {width}x{height} image would be resized to {w}x{h} pixels");
         return Err(ItemError::new(ItemKind::Invalid, message));
     }
-    Ok(Plan { width: w, height: h, left: offset(w, out_w, p.crop), top: offset(h, out_h, p.crop), filter })
+    Ok(Plan { size, width: w, height: h, left: offset(w, out_w, p.crop), top: offset(h, out_h, p.crop), filter })
+}
+
+/// Height and width in whole patches of `side` pixels, at most so many, for an image of `size`: the largest scale between
+/// 0 and 100 that halving finds (transformers' `get_image_size_for_max_num_patches`).
+fn whole_patches(side: usize, most: usize, size: [usize; 2]) -> [usize; 2] {
+    const PRECISION: f64 = 1e-5;
+    let patches = |scale: f64| size.map(|n| (n as f64 * scale / side as f64).ceil().max(1.0));
+    let (mut low, mut high) = (PRECISION / 10.0, 100.0);
+    while high - low >= PRECISION {
+        let middle = (low + high) / 2.0;
+        let [rows, columns] = patches(middle);
+        if rows * columns <= most as f64 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    patches(low).map(|n| n as usize * side)
 }
 
 /// open_clip's `ResizeKeepRatio`: both sides divided by the larger or the smaller of the two ratios.
@@ -96,6 +120,30 @@ mod tests {
         let p = preprocess([224, 336], Resize::Shortest { edge: 224 }, CropRounding::HalfEven);
         let plan = plan(&p, 640, 480).unwrap();
         assert_eq!((plan.width, plan.height, plan.filter), (336, 252, Filter::Bicubic));
+    }
+
+    /// Height and width, side of a patch, most patches, and the size that transformers finds.
+    const WHOLE_PATCHES: [([usize; 2], usize, usize, [usize; 2]); 12] = [
+        ([480, 640], 16, 256, [224, 288]),
+        ([1, 1], 16, 256, [112, 112]),
+        ([1, 10000], 16, 256, [16, 4096]),
+        ([10000, 1], 16, 256, [4096, 16]),
+        ([107, 161], 8, 20, [32, 40]),
+        ([200, 80], 8, 20, [48, 24]),
+        ([17, 21], 14, 7, [28, 42]),
+        ([256, 256], 16, 256, [256, 256]),
+        ([257, 256], 16, 1024, [512, 512]),
+        ([3000, 4000], 14, 729, [322, 434]),
+        ([5, 3], 16, 1, [16, 16]),
+        ([100_000, 100_000], 16, 256, [256, 256]),
+    ];
+
+    #[test]
+    fn whole_patches_are_those_of_transformers() {
+        // `get_image_size_for_max_num_patches` of transformers 5.23.0.
+        for (size, side, most, expected) in WHOLE_PATCHES {
+            assert_eq!(whole_patches(side, most, size), expected, "{size:?} in {most} patches of {side}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod resize;
 mod sniff;
 mod thumbnail;
 
-pub use preprocess::{CropRounding, Filter, Preprocess, Resize, RgbWhen};
+pub use preprocess::{CropRounding, Filter, Pixels, Preprocess, Resize, RgbWhen};
 pub use resize::{Window, resize};
 pub use thumbnail::thumbnail;
 

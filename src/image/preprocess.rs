@@ -2,13 +2,13 @@
 
 use super::resize::{Window, resize};
 use super::{Raster, Samples, convert, geometry, normalize};
-use crate::error::{ItemError, ItemKind};
+use crate::error::ItemError;
 use std::borrow::Cow;
 
 /// How pixels become the image tower's input. Read from `preprocessor_config.json` (HF layout) or `preprocess_cfg` (open_clip layout).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// Height and width of the tower's input, in pixels.
+    /// Height and width of the tower's input, in pixels; for [`Resize::Patches`] those of a square image's.
     pub size: [usize; 2],
     /// How the image is brought to that size.
     pub resize: Resize,
@@ -36,11 +36,28 @@ pub enum Resize {
     Longest,
     /// Both sides become the size; the aspect ratio is lost (open_clip's `squash`).
     Squash,
+    /// Each image gets a size of its own: its aspect ratio as nearly as whole patches allow, and as many patches as
+    /// there may be (NaFlex SigLIP 2).
+    Patches {
+        /// The side of a patch, in pixels.
+        side: usize,
+        /// The most patches that an image may become.
+        most: usize,
+    },
     /// Both sides become these, then the centre is cropped (transformers' EfficientNet processor).
     Exact {
         /// Height and width before the crop, in pixels.
         size: [usize; 2],
     },
+}
+
+/// An image as its tower takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pixels {
+    /// Height and width, in pixels.
+    pub size: [usize; 2],
+    /// The numbers, (3, height, width).
+    pub values: Vec<f32>,
 }
 
 /// An interpolation, as Pillow defines it.
@@ -75,7 +92,7 @@ pub enum CropRounding {
 }
 
 impl Preprocess {
-    /// How many numbers one image becomes: `3 × height × width`.
+    /// How many numbers an image of the usual size becomes: `3 × height × width`.
     #[must_use]
     pub fn len(&self) -> usize {
         3 * self.size[0] * self.size[1]
@@ -87,25 +104,11 @@ impl Preprocess {
         self.len() == 0
     }
 
-    /// The tower's input for one image, `[3, height, width]`.
+    /// The tower's input for one image.
     ///
     /// # Errors
-    /// [`ItemKind::Invalid`] when the image is so narrow that the resize leaves nothing of it.
-    pub fn run(&self, raster: &Raster) -> Result<Vec<f32>, ItemError> {
-        let mut out = vec![0.0; self.len()];
-        self.run_into(raster, &mut out)?;
-        Ok(out)
-    }
-
-    /// Like [`Preprocess::run`], into a place of a batch: `out` has [`Preprocess::len`] numbers.
-    ///
-    /// # Errors
-    /// As [`Preprocess::run`]; also when `out` has the wrong length.
-    pub fn run_into(&self, raster: &Raster, out: &mut [f32]) -> Result<(), ItemError> {
-        if out.len() != self.len() {
-            let message = format!("{} numbers of room for an input of {}", out.len(), self.len());
-            return Err(ItemError::new(ItemKind::Invalid, message));
-        }
+    /// `invalid` when the image is so narrow that the resize leaves nothing of it.
+    pub fn run(&self, raster: &Raster) -> Result<Pixels, ItemError> {
         let source = match self.rgb {
             RgbWhen::First => convert::on_white(raster),
             RgbWhen::Last => Cow::Borrowed(raster),
@@ -114,15 +117,16 @@ impl Preprocess {
         let plan = geometry::plan(self, source.width, source.height)?;
         // Only the pixels inside the crop are computed: the same values at three quarters of the work, and a strip of
         // one by ten thousand pixels needs no gigabytes.
-        let (x, columns) = overlap(plan.left, self.size[1], plan.width);
-        let (y, rows) = overlap(plan.top, self.size[0], plan.height);
+        let [height, width] = plan.size;
+        let (x, columns) = overlap(plan.left, width, plan.width);
+        let (y, rows) = overlap(plan.top, height, plan.height);
         let window = Window { x, y, width: columns, height: rows };
         let resized = resize(&source, plan.width, plan.height, plan.filter, window);
         let rgb = convert::to_rgb(&resized);
         let Samples::Bytes(pixels) = &rgb.samples else { unreachable!("RGB images hold bytes") };
 
         let table = normalize::table(self);
-        let [height, width] = self.size;
+        let mut out = vec![0.0; 3 * height * width];
         let place = ((y as i64 - plan.top) as usize, (x as i64 - plan.left) as usize);
         for (channel, plane) in out.chunks_exact_mut(height * width).enumerate() {
             let values = &table[channel];
@@ -136,7 +140,7 @@ impl Preprocess {
                 }
             }
         }
-        Ok(())
+        Ok(Pixels { size: plan.size, values: out })
     }
 }
 

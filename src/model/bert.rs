@@ -1,7 +1,8 @@
 //! A BERT or RoBERTa encoder as a text tower.
 
+use super::readout::Span;
 use super::spec::{BertSpec, TextPool};
-use super::stack::Stack;
+use super::stack::{Between, Stack};
 use super::transformer::embed;
 use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask};
@@ -48,6 +49,45 @@ impl Bert {
 
     /// Maps ids (items × `len`, row by row, padding at the end) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        let (real, seen) = self.marks(ids, len);
+        self.encode(&self.embed(ids, len)?, &real, seen)
+    }
+
+    /// Maps ids (items × `len`, row by row, padding at the end) to the tokens that block number `layers` leaves (items,
+    /// `len`, width), with a look between blocks.
+    pub fn tokens(&self, ids: &[u32], len: usize, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
+        let (real, seen) = self.marks(ids, len);
+        self.through(&self.embed(ids, len)?, &real, Arc::new(begun(seen, len)), layers, between)
+    }
+
+    /// How many blocks there are.
+    pub fn layers(&self) -> usize {
+        self.blocks.layers()
+    }
+
+    /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
+    pub fn project(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = match &self.final_norm {
+            Some(norm) => norm.forward(x)?,
+            None => x.clone(),
+        };
+        for (layer, act) in &self.hidden {
+            x = layer.forward(&x, *act)?;
+        }
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(&x, Activation::Identity)?),
+            None => Ok(x),
+        }
+    }
+
+    /// Which tokens of one text are what: those behind the last that is no padding are none.
+    pub fn span(&self, ids: &[u32]) -> Span {
+        let last = ids.iter().rposition(|&id| id != self.spec.pad_id).unwrap_or(0);
+        Span { start: 0, end: last + 1, cls: Some(0) }
+    }
+
+    /// Of each token, whether it has a position and whether others look at it.
+    fn marks(&self, ids: &[u32], len: usize) -> (Vec<bool>, Vec<bool>) {
         let real: Vec<bool> = ids.iter().map(|&id| id != self.spec.pad_id).collect();
         let mut seen = real.clone();
         if !self.spec.holes {
@@ -56,7 +96,7 @@ impl Bert {
                 item[..end].fill(true);
             }
         }
-        self.encode(&self.embed(ids, len)?, &real, seen)
+        (real, seen)
     }
 
     /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
@@ -74,33 +114,32 @@ impl Bert {
 
     /// Maps embedded tokens to embeddings; of each token `real` says whether it has a position, and `seen` whether
     /// others look at it.
-    fn encode(&self, tokens: &Tensor, real: &[bool], mut seen: Vec<bool>) -> Result<Tensor> {
+    fn encode(&self, tokens: &Tensor, real: &[bool], seen: Vec<bool>) -> Result<Tensor> {
+        let seen = Arc::new(begun(seen, tokens.dim(1)?));
+        let x = self.through(tokens, real, seen.clone(), self.layers(), &mut |_, x| Ok(x))?;
+        self.project(&match self.spec.pool {
+            TextPool::Mean => mean(&x, &seen)?,
+            _ => x.narrow(1, 0, 1)?.squeeze(1)?,
+        })
+    }
+
+    /// Embedded tokens (items, len, width), without positions, after `layers` blocks.
+    fn through(
+        &self,
+        tokens: &Tensor,
+        real: &[bool],
+        seen: Arc<Vec<bool>>,
+        layers: usize,
+        between: &mut Between<'_>,
+    ) -> Result<Tensor> {
         let (_, len, _) = tokens.dims3()?;
         let room = self.spec.positions - self.spec.first_position;
         if len > room {
             return Err(Error::run(format!("a text of {len} tokens exceeds the {room} positions")));
         }
-        // The first token marks the beginning; even an item of nothing but padding has that one to look at.
-        seen.iter_mut().step_by(len.max(1)).for_each(|first| *first = true);
         let x = tokens.broadcast_add(&self.types.narrow(0, 0, 1)?)?;
-        let mut x = self.norm.forward(&x.broadcast_add(&self.positions(real, len)?)?)?;
-        let seen = Arc::new(seen);
-        let mask = Mask::Keys { marks: seen.clone(), causal: false };
-        x = self.blocks.forward(&x, &mask, None)?;
-        let mut x = match self.spec.pool {
-            TextPool::Mean => mean(&x, &seen)?,
-            _ => x.narrow(1, 0, 1)?.squeeze(1)?,
-        };
-        if let Some(norm) = &self.final_norm {
-            x = norm.forward(&x)?;
-        }
-        for (layer, act) in &self.hidden {
-            x = layer.forward(&x, *act)?;
-        }
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&x, Activation::Identity)?),
-            None => Ok(x),
-        }
+        let x = self.norm.forward(&x.broadcast_add(&self.positions(real, len)?)?)?;
+        self.blocks.forward_to(layers, &x, &Mask::Keys { marks: seen, causal: false }, None, between)
     }
 
     /// The positions of all tokens: (len, width), or (items, len, width) where padding has none.
@@ -122,6 +161,12 @@ impl Bert {
         let ids = Tensor::from_vec(ids, items * len, &Device::Cpu)?.to_device(self.positions.device())?;
         Ok(self.positions.index_select(&ids, 0)?.reshape((items, len, self.spec.blocks.width))?)
     }
+}
+
+/// The first token marks the beginning: even an item of nothing but padding has that one to look at.
+fn begun(mut seen: Vec<bool>, len: usize) -> Vec<bool> {
+    seen.iter_mut().step_by(len.max(1)).for_each(|first| *first = true);
+    seen
 }
 
 /// The mean of the seen tokens of each item. Summed item by item, so that padding cannot change it.

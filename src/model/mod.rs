@@ -14,6 +14,7 @@ pub mod family;
 pub mod fastvit;
 pub mod files;
 pub mod positions;
+pub mod readout;
 pub mod resnet;
 pub mod spec;
 pub mod stack;
@@ -21,6 +22,7 @@ pub mod transformer;
 pub mod vit;
 
 pub use files::ModelFiles;
+pub use readout::Readout;
 pub use spec::Spec;
 
 use crate::error::{Error, Result};
@@ -247,14 +249,18 @@ impl Clip {
         })
     }
 
-    /// Embeds preprocessed images, (items, 3, height, width) row by row; returns (items, `embed_dim`) row by row, not
-    /// normalised.
+    /// Embeds preprocessed images of the usual size, (items, 3, height, width) row by row; returns (items, `embed_dim`)
+    /// row by row, not normalised.
     pub fn embed_pixels(&self, pixels: Vec<f32>) -> Result<Vec<f32>> {
-        let [height, width] = self.spec.preprocess.size;
+        let size = self.spec.preprocess.size;
+        to_rows(&self.image()?.forward(&self.pixels(pixels, size)?)?)
+    }
+
+    /// Pixels of images of one size, (items, 3, height, width) row by row, where the tower computes.
+    fn pixels(&self, pixels: Vec<f32>, [height, width]: [usize; 2]) -> Result<Tensor> {
         let items = pixels.len() / (3 * height * width);
         let pixels = Tensor::from_vec(pixels, (items, 3, height, width), &Device::Cpu)?;
-        let pixels = pixels.to_device(self.store.device())?.to_dtype(self.store.dtype())?;
-        to_rows(&self.image()?.forward(&pixels)?)
+        Ok(pixels.to_device(self.store.device())?.to_dtype(self.store.dtype())?)
     }
 
     /// Embeds token ids, rows of `len`; returns (items, `embed_dim`) row by row, not normalised.
@@ -335,6 +341,8 @@ pub(crate) fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
         crate::image::Resize::Exact { size } => {
             *size = std::array::from_fn(|i| size[i] * side / preprocess.size[i].max(1));
         }
+        // As many patches as a square image of this size has.
+        crate::image::Resize::Patches { side: patch, most } => *most = (side / *patch).pow(2),
         crate::image::Resize::Longest | crate::image::Resize::Squash => {}
     }
     preprocess.size = [side; 2];

@@ -116,6 +116,8 @@ pub struct VitSpec {
     pub patch: usize,
     /// Whether patches are embedded with a bias.
     pub patch_bias: bool,
+    /// Whether patches are embedded by a matrix, whose inputs follow (row, column, channel), and not by a convolution.
+    pub patch_matrix: bool,
     /// Whether a class token leads the patches.
     pub class_token: bool,
     /// Whether a layer norm precedes the blocks.
@@ -446,6 +448,13 @@ impl Padding {
     }
 }
 
+impl VitSpec {
+    /// Whether the tokens become one vector by attention, so that none of them has an embedding of its own.
+    pub fn pools_by_attention(&self) -> bool {
+        matches!(self.pool, ImagePool::Attention { .. } | ImagePool::Queries { .. })
+    }
+}
+
 impl TextTowerSpec {
     /// The most tokens that a text may have.
     pub fn context(&self) -> usize {
@@ -606,6 +615,12 @@ impl Spec {
         let [tall, wide] = match resize {
             Resize::Shortest { edge } => [*edge; 2],
             Resize::Exact { size } => *size,
+            Resize::Patches { side, most } => {
+                if ![*side, *most].iter().all(|n| (1..=1 << 14).contains(n)) || side * side * most > 1 << 28 {
+                    return Err(Error::run(format!("the preprocessing makes up to {most} patches of {side} pixels")));
+                }
+                [1; 2]
+            }
             Resize::Longest | Resize::Squash => [1; 2],
         };
         if [*height, *width, tall, wide].iter().any(|side| !(1..=1 << 14).contains(side)) {

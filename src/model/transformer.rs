@@ -1,8 +1,9 @@
 //! The text transformer of CLIP, SigLIP and CoCa.
 
 use super::positions;
+use super::readout::Span;
 use super::spec::{TextPool, TransformerSpec};
-use super::stack::Stack;
+use super::stack::{Between, Stack};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask};
 use crate::weights::Params;
@@ -38,13 +39,45 @@ impl Transformer {
 
     /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        let tokens = self.embed(ids, len)?;
-        if let Some(class) = self.spec.class_token {
-            let real: Vec<bool> = ids.iter().map(|&id| id != class.pad_id).collect();
-            return self.encode(&tokens, &vec![len; ids.len() / len.max(1)], self.shifted(&real, len));
+        let places: Vec<usize> = match self.class {
+            Some(_) => vec![len; ids.len() / len.max(1)],
+            None => ids.chunks(len).map(|ids| self.end(ids)).collect(),
+        };
+        self.encode(&self.embed(ids, len)?, &places, self.mask_of(ids, len))
+    }
+
+    /// Maps ids (items × `len`, row by row) to the tokens that block number `layers` leaves (items, tokens, width), a
+    /// class token last, with a look between blocks.
+    pub fn tokens(&self, ids: &[u32], len: usize, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
+        self.through(&self.embed(ids, len)?, &self.mask_of(ids, len), layers, between)
+    }
+
+    /// How many blocks there are.
+    pub fn layers(&self) -> usize {
+        self.blocks.layers()
+    }
+
+    /// The last layer norm, on vectors (…, width).
+    pub fn norm(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(x)?)
+    }
+
+    /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
+    pub fn project(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.proj {
+            Some(proj) => Ok(proj.forward(x, Activation::Identity)?),
+            None => Ok(x.clone()),
         }
-        let ends = ids.chunks(len).map(|ids| self.end(ids)).collect::<Vec<_>>();
-        self.encode(&tokens, &ends, self.mask())
+    }
+
+    /// Which tokens of one text are what. A causal tower cannot see what follows the end.
+    pub fn span(&self, ids: &[u32]) -> Span {
+        let end = self.end(ids);
+        match (&self.class, self.spec.causal) {
+            (Some(_), _) => Span { start: 0, end: ids.len() + 1, cls: Some(ids.len()) },
+            (None, true) => Span { start: 0, end: end + 1, cls: Some(end) },
+            (None, false) => Span { start: 0, end: ids.len(), cls: Some(end) },
+        }
     }
 
     /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
@@ -63,6 +96,17 @@ impl Transformer {
         self.encode(tokens, &vec![len; ends.len()], self.shifted(&real, len))
     }
 
+    /// What the tokens of these texts see of each other.
+    fn mask_of(&self, ids: &[u32], len: usize) -> Mask {
+        match self.spec.class_token {
+            Some(class) => {
+                let real: Vec<bool> = ids.iter().map(|&id| id != class.pad_id).collect();
+                self.shifted(&real, len)
+            }
+            None => self.mask(),
+        }
+    }
+
     fn mask(&self) -> Mask {
         if self.spec.causal { Mask::Causal } else { Mask::None }
     }
@@ -75,24 +119,25 @@ impl Transformer {
 
     /// Maps embedded tokens to embeddings; `places` says which token's output each item's embedding is made of.
     fn encode(&self, tokens: &Tensor, places: &[usize], mask: Mask) -> Result<Tensor> {
+        let x = self.through(tokens, &mask, self.layers(), &mut |_, x| Ok(x))?;
+        let (items, len, width) = x.dims3()?;
+        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
+        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
+        self.project(&self.norm(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?)
+    }
+
+    /// Embedded tokens (items, len, width), without positions, after `layers` blocks.
+    fn through(&self, tokens: &Tensor, mask: &Mask, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
         let (items, len, width) = tokens.dims3()?;
         if len > self.spec.context {
             return Err(Error::run(format!("a text of {len} tokens exceeds the context length {}", self.spec.context)));
         }
-        let mut x = match &self.class {
+        let x = match &self.class {
             Some(class) => Tensor::cat(&[tokens, &class.broadcast_as((items, 1, width))?.contiguous()?], 1)?,
             None => tokens.clone(),
         };
-        let len = x.dim(1)?;
-        x = x.broadcast_add(&self.positions.narrow(0, 0, len)?)?;
-        x = self.blocks.forward(&x, &mask, None)?;
-        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
-        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
-        let pooled = self.norm.forward(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?;
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
-        }
+        let x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
+        self.blocks.forward_to(layers, &x, mask, None, between)
     }
 
     /// Which token of one text stands for it.

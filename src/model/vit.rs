@@ -98,6 +98,11 @@ impl Vit {
         }
     }
 
+    /// How many blocks there are.
+    pub fn layers(&self) -> usize {
+        self.blocks.layers()
+    }
+
     /// How many tokens lead the patches.
     pub fn lead(&self) -> usize {
         usize::from(self.spec.class_token)
@@ -129,9 +134,15 @@ impl Patch {
         if params.has("stem.0.conv.weight") {
             return Ok(Self::Stem(ConvStem::load(&params.sub("stem"), width)?));
         }
-        // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
-        let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
-        let kernel = kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, 3 * patch * patch))?;
+        let inputs = 3 * patch * patch;
+        let kernel = match spec.patch_matrix {
+            true => params.get("patch.weight", &[width, inputs])?,
+            // On disk a convolution (width, 3, patch, patch); here a matrix whose columns follow (row, column, channel).
+            false => {
+                let kernel = params.get("patch.weight", &[width, 3, patch, patch])?;
+                kernel.permute((0, 2, 3, 1))?.contiguous()?.reshape((width, inputs))?
+            }
+        };
         let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
         Ok(Self::Matrix(Linear::new(kernel, bias)))
     }

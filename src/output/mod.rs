@@ -25,6 +25,7 @@ pub mod rows;
 mod safetensors;
 mod similarities;
 mod target;
+pub mod tokens;
 mod writer;
 
 pub use groups::{Group, Groups, Member};

@@ -115,8 +115,14 @@ impl Matrix {
     }
 
     /// The file, header and all.
-    pub(super) fn close(mut self) -> Result<Target> {
-        self.target.rewrite_start(&header(self.dtype, self.rows, self.dim))?;
+    pub(super) fn close(self) -> Result<Target> {
+        let shape = [self.rows, self.dim as u64];
+        self.close_as(&shape)
+    }
+
+    /// The file, with a header that says another shape of as many numbers.
+    pub(super) fn close_as(mut self, shape: &[u64]) -> Result<Target> {
+        self.target.rewrite_start(&header(self.dtype, shape))?;
         Ok(self.target)
     }
 }
@@ -137,13 +143,22 @@ struct State {
     errors: u64,
 }
 
+/// Which item a row is.
 #[derive(Serialize, Deserialize)]
-struct Id<'a> {
+pub(super) struct Id<'a> {
     id: Cow<'a, str>,
     kind: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
     model: Cow<'a, str>,
+}
+
+impl<'a> Id<'a> {
+    /// The line of this item.
+    pub(super) fn of(item: &'a Embedded, model: &'a str) -> Self {
+        let (id, kind) = (item.id.as_str().into(), item.kind.name().into());
+        Self { id, kind, text: item.text.as_deref().map(Cow::from), model: model.into() }
+    }
 }
 
 impl Sink for Rows {
@@ -152,9 +167,7 @@ impl Sink for Rows {
             Err(error) => self.errors.write(&self.matrix.target, self.items, item, error)?,
             Ok(embedding) => {
                 self.matrix.push(embedding)?;
-                let (id, kind) = (item.id.as_str().into(), item.kind.name().into());
-                let text = item.text.as_deref().map(Cow::from);
-                write_line(&mut self.ids, &Id { id, kind, text, model: self.model.as_str().into() })?;
+                write_line(&mut self.ids, &Id::of(item, &self.model))?;
             }
         }
         self.items += 1;
@@ -196,13 +209,14 @@ impl Sink for Rows {
     }
 }
 
-/// The header of a matrix, version 1.0 of the format.
-fn header(dtype: OutputDtype, rows: u64, dim: usize) -> Vec<u8> {
+/// The header of an array of at least two dimensions, version 1.0 of the format.
+fn header(dtype: OutputDtype, shape: &[u64]) -> Vec<u8> {
     let kind = match dtype {
         OutputDtype::F32 => "<f4",
         OutputDtype::F16 => "<f2",
     };
-    let about = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
+    let shape = shape.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let about = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend((HEADER as u16 - 10).to_le_bytes());
     header.extend(about.as_bytes());
@@ -217,7 +231,7 @@ fn read_matrix(path: &Path, about: &Header, rows: u64) -> Result<BufReader<File>
     let mut matrix = BufReader::with_capacity(1 << 16, File::open(path).map_err(at)?);
     let mut found = [0; HEADER];
     matrix.read_exact(&mut found).map_err(at)?;
-    if found[..] != header(about.dtype, rows, about.dim) {
+    if found[..] != header(about.dtype, &[rows, about.dim as u64]) {
         return Err(Error::run("not the matrix that its .meta.json speaks of").at(path.display()));
     }
     Ok(matrix)
@@ -278,7 +292,7 @@ mod tests {
 
     #[test]
     fn headers() {
-        let header = header(OutputDtype::F16, u64::MAX, 65_536);
+        let header = header(OutputDtype::F16, &[u64::MAX, 65_536]);
         assert_eq!(header.len(), HEADER);
         let text = String::from_utf8_lossy(&header[10..]);
         assert_eq!(

@@ -20,6 +20,7 @@ mod resume;
 mod search;
 mod shards;
 mod similarity;
+mod tokens;
 mod zeroshot;
 
 use serde_json::Value;

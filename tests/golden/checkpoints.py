@@ -540,9 +540,26 @@ def open_clip_siglip2_so400m(path):
     """As open_clip's ViT-SO400M-16-SigLIP2-256: tanh GELU in the trunk, sixteen heads."""
     vocab = vocabularies.write_gemma(path, 64, "PreTrainedTokenizerFast")
     config = preprocess([0.5] * 3, [0.5] * 3, resize_mode="squash")
-    model = siglip_model("vit_so400m_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"}, width=32, layers=1)
+    model = siglip_model("vit_so400m_patch16_siglip_256", vocab, act_kwargs={"approximate": "tanh"}, width=32)
     model["embed_dim"] = model["vision_cfg"]["image_size"] = 32
     open_clip_layout(path, model, config, seed=28, dtype=torch.bfloat16)
+
+
+def hf_siglip2_naflex(path):
+    """As google/siglip2-base-patch16-naflex: each image has as many patches as fit, in its own proportions."""
+    vocab = vocabularies.write_gemma(path, 64, "GemmaTokenizer")
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2}
+    config = {
+        "model_type": "siglip2",
+        "text_config": {"model_type": "siglip2_text_model", "vocab_size": vocab, "pad_token_id": 0, **sizes},
+        "vision_config": {"model_type": "siglip2_vision_model", "num_patches": 25, "patch_size": 8, **sizes},
+    }
+    preprocessor = {
+        "do_convert_rgb": None, "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
+        "image_processor_type": "Siglip2ImageProcessorFast", "image_std": [0.5] * 3, "max_num_patches": 20,
+        "patch_size": 8, "processor_class": "Siglip2Processor", "resample": 2, "rescale_factor": 1 / 255,
+    }
+    hf(path, config, preprocessor, seed=29, dtype=torch.float16)
 
 
 def register_tiny_vits(vit):
@@ -745,6 +762,7 @@ CHECKPOINTS = {
     "timm-vit-clip": (timm_vit_clip, (), FEW),
     "timm-vit-gap": (timm_vit_gap, (), FEW),
     "timm-vit-avg": (timm_vit_avg, (), FEW),
+    "hf-siglip2-naflex": (hf_siglip2_naflex, (56, 24)),
     "open_clip-siglip2-so400m": (open_clip_siglip2_so400m, (), FEW),
     "hf-metaclip2": (hf_metaclip2, (), None, MULTILINGUAL),
     "hf-chinese-clip": (hf_chinese_clip, (32, 16), None, MULTILINGUAL),

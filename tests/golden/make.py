@@ -12,6 +12,7 @@ import transformers
 import checkpoints
 import convert
 import conv_ops
+import hidden
 import images
 import ops
 import oracle
@@ -38,7 +39,8 @@ def make_checkpoint(name):
     reference = oracle.golden(
         path, HERE / "images", files or images.NAMES, texts or TEXTS, sizes=sizes, notes=[writer.__doc__ or ""]
     )
-    sensitivity.report(name, reference, path / "golden.safetensors")
+    pixels = reference.pixels([HERE / "images" / f for f in files or images.NAMES])
+    sensitivity.report(name, reference, path / "golden.safetensors", pixels)
 
 
 def main(names):
@@ -52,6 +54,8 @@ def main(names):
     images.write(HERE / "images")
     for name in names or checkpoints.CHECKPOINTS:
         make_checkpoint(name)
+        if name in hidden.CHECKPOINTS:
+            hidden.write(HERE / "data" / name)
     if not names:
         text.write(HERE / "data" / "text", HERE.parents[1] / "models" / "vocab")
         ops.write(HERE / "data")

@@ -24,6 +24,7 @@ from transformers.models.chinese_clip.image_processing_pil_chinese_clip import C
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
 VERSIONS = {
@@ -93,11 +94,52 @@ class Hf:
             return self.model.get_image_features(pixel_values=pixels).pooler_output
         return self.model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=size is not None).pooler_output
 
+    def noise(self, pixels):
+        return random_pixels(pixels)
+
+    def stored(self, name, pixels):
+        return {name: pixels}
+
     def text(self, tokens):
         return self.model.get_text_features(**tokens).pooler_output
 
     def logits(self, pixels, tokens):
         return self.model(pixel_values=pixels, **tokens).logits_per_image
+
+
+class NaFlex(Hf):
+    """transformers: Siglip2Model, in which every image has a size of its own."""
+
+    def __init__(self, path: Path):
+        self.path, self.siglip = path, True
+        self.model = transformers.Siglip2Model.from_pretrained(path, dtype=torch.float32).eval()
+        self.processor = Siglip2ImageProcessorPil.from_pretrained(path)
+        self.context = self.model.config.text_config.max_position_embeddings
+        self.image_size = None
+        self.tokenizer = self._tokenizer()
+
+    def pixels(self, files, size=None):
+        most = (size // self.processor.patch_size) ** 2 if size else self.processor.max_num_patches
+        images = [Image.open(f) for f in files]
+        return dict(self.processor(images, return_tensors="pt", do_convert_rgb=True, max_num_patches=most))
+
+    def noise(self, pixels):
+        values = torch.randn(2, *pixels["pixel_values"].shape[1:], generator=torch.Generator().manual_seed(0))
+        return {"pixel_values": values, **{k: pixels[k][:2] for k in ("pixel_attention_mask", "spatial_shapes")}}
+
+    def stored(self, name, pixels):
+        """The images without padding, (3, height, width) one behind the other, and their sizes."""
+        side, images = self.processor.patch_size, []
+        for patches, (rows, columns) in zip(pixels["pixel_values"], pixels["spatial_shapes"].tolist()):
+            patches = patches[: rows * columns].view(rows, columns, side, side, 3)
+            images.append(patches.permute(4, 0, 2, 1, 3).flatten())
+        return {name: torch.cat(images), f"{name}_sizes": (pixels["spatial_shapes"] * side).float()}
+
+    def image(self, pixels, size=None):
+        return self.model.get_image_features(**pixels).pooler_output
+
+    def logits(self, pixels, tokens):
+        return self.model(**pixels, **tokens).logits_per_image
 
 
 class OpenClip:
@@ -143,6 +185,12 @@ class OpenClip:
     def image(self, pixels, size=None):
         return (self._load(size) if size else self.model).encode_image(pixels, normalize=False)
 
+    def noise(self, pixels):
+        return random_pixels(pixels)
+
+    def stored(self, name, pixels):
+        return {name: pixels}
+
     def text(self, tokens):
         return self.model.encode_text(tokens["input_ids"], normalize=False)
 
@@ -162,8 +210,15 @@ def random_tokens(reference, count=4):
     return {"input_ids": ids}
 
 
+def random_pixels(pixels):
+    return torch.randn(2, 3, *pixels.shape[2:], generator=torch.Generator().manual_seed(0))
+
+
 def load(path: Path):
-    return OpenClip(path) if (path / "open_clip_config.json").exists() else Hf(path)
+    if (path / "open_clip_config.json").exists():
+        return OpenClip(path)
+    naflex = json.loads((path / "config.json").read_text())["model_type"] == "siglip2"
+    return NaFlex(path) if naflex else Hf(path)
 
 
 @torch.no_grad()
@@ -172,13 +227,13 @@ def golden(path: Path, images: Path, files, texts, sizes=(), notes=()):
     reference = load(path)
     tokens = reference.tokens(texts) if reference.tokenizer else random_tokens(reference)
     pixels = reference.pixels([images / f for f in files])
-    noise = torch.randn(2, 3, *pixels.shape[2:], generator=torch.Generator().manual_seed(0))
+    noise = reference.noise(pixels)
     image, text, logits = reference.image(pixels), reference.text(tokens), reference.logits(pixels, tokens)
     out = {
-        "pixels": pixels,
+        **reference.stored("pixels", pixels),
         "image_embeds": F.normalize(image, dim=-1),
         "image_embeds_raw": image,
-        "noise_pixels": noise,
+        **reference.stored("noise_pixels", noise),
         "noise_image_embeds": F.normalize(reference.image(noise), dim=-1),
         **tokens,
         "text_embeds": F.normalize(text, dim=-1),
@@ -188,7 +243,7 @@ def golden(path: Path, images: Path, files, texts, sizes=(), notes=()):
     }
     for name, size in zip(("resized", "shrunk"), sizes):
         other = reference.pixels([images / f for f in files[:2]], size)
-        out[f"{name}_pixels"] = other
+        out |= reference.stored(f"{name}_pixels", other)
         out[f"{name}_image_embeds"] = F.normalize(reference.image(other, size), dim=-1)
     save_file({k: v.contiguous() for k, v in out.items()}, path / "golden.safetensors")
     (path / "golden.safetensors").chmod(0o644)

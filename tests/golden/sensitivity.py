@@ -32,13 +32,13 @@ def _swap_eps(model, eps):
 
 
 @torch.no_grad()
-def report(name, reference, golden):
+def report(name, reference, golden, pixels):
     """Print the largest change of image and text embeddings for each wrong activation and epsilon."""
     data = load_file(golden)
     tokens = {k: data[k] for k in ("input_ids", "attention_mask") if k in data}
 
     def moved():
-        image = F.normalize(reference.image(data["pixels"]), dim=-1) - data["image_embeds"]
+        image = F.normalize(reference.image(pixels), dim=-1) - data["image_embeds"]
         text = F.normalize(reference.text(tokens), dim=-1) - data["text_embeds"]
         return f"{image.abs().max():.0e}/{text.abs().max():.0e}"
 

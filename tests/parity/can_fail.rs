@@ -1,9 +1,11 @@
 //! Each mistake that is easy to make moves an embedding far beyond the tolerance: the parity tests can fail.
 
-use super::{Golden, largest_difference, unit};
+use super::{Golden, embed, largest_difference, unit};
 use clip_cli::image::{CropRounding, DecodeOptions, Filter, Resize, decode};
 use clip_cli::model::family::Plan;
-use clip_cli::model::spec::{BlocksSpec, EfficientNetSpec, ImageSpec, Padding, TextPool, TextTowerSpec};
+use clip_cli::model::spec::{
+    BlocksSpec, EfficientNetSpec, ImagePool, ImageSpec, NormPlace, Padding, RopeSpec, TextPool, TextTowerSpec, VitSpec,
+};
 use clip_cli::model::{Clip, LoadOptions};
 use clip_cli::ops::Activation;
 use clip_cli::weights::Layout;
@@ -23,7 +25,7 @@ fn mistaken(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> Clip {
 
 pub(super) fn image_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
     let clip = mistaken(golden, mistake);
-    let ours = unit(clip.embed_pixels(golden.numbers("pixels")).unwrap(), clip.spec.embed_dim);
+    let ours = unit(embed(&clip, golden.pixels("pixels")), clip.spec.embed_dim);
     largest_difference(&ours, &golden.numbers("image_embeds"))
 }
 
@@ -40,7 +42,7 @@ fn file_error(golden: &Golden, mistake: impl FnOnce(&mut Plan)) -> f32 {
     let theirs = golden.numbers("image_embeds");
     for (path, theirs) in golden.images.iter().zip(theirs.chunks(clip.spec.embed_dim)) {
         let raster = decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
-        let ours = clip.embed_pixels(clip.preprocess().run(&raster).unwrap()).unwrap();
+        let ours = embed(&clip, vec![clip.preprocess().run(&raster).unwrap()]);
         worst = worst.max(largest_difference(&unit(ours, clip.spec.embed_dim), theirs));
     }
     worst
@@ -50,6 +52,13 @@ pub(super) fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
     match &mut plan.spec.image {
         ImageSpec::Vit(vit) => &mut vit.blocks,
         _ => panic!("no blocks"),
+    }
+}
+
+fn vit(plan: &mut Plan) -> &mut VitSpec {
+    match &mut plan.spec.image {
+        ImageSpec::Vit(vit) => vit,
+        _ => panic!("no transformer"),
     }
 }
 
@@ -64,7 +73,7 @@ pub(super) fn check(what: &str, golden: &Golden, error: f32) {
     assert!(error >= TEN_TIMES, "{}: {what} would pass unseen: {error}", golden.name());
 }
 
-const VITS: [&str; 9] = [
+const VITS: [&str; 17] = [
     "hf-clip-quickgelu",
     "hf-clip-gelu",
     "open_clip-vit",
@@ -74,6 +83,14 @@ const VITS: [&str; 9] = [
     "open_clip-siglip",
     "open_clip-siglip2",
     "custom-text-dinov2",
+    "eva-clip",
+    "eva02-clip-enormous",
+    "hf-siglip2-naflex",
+    "open_clip-siglip2-so400m",
+    "pe-core",
+    "timm-vit-avg",
+    "timm-vit-clip",
+    "timm-vit-gap",
 ];
 
 #[test]
@@ -226,4 +243,44 @@ fn a_branch_that_is_not_folded_is_an_error() {
     });
     let error = clip.image().unwrap_err().to_string();
     assert!(error.contains("unexpected tensor `visual.trunk.stem.0.conv_scale.conv.weight`"), "{error}");
+}
+
+#[test]
+fn wrong_rotary_positions_show() {
+    for name in ["eva02-clip", "pe-core", "pe-core-gigantic"] {
+        let golden = Golden::named(name);
+        let mistakes: [(&str, fn(&mut RopeSpec)); 3] = [
+            ("another offset", |rope| rope.offset = 1.0 - rope.offset),
+            ("rows and columns exchanged", |rope| rope.columns_first = !rope.columns_first),
+            ("another reference grid", |rope| rope.reference = [7; 2]),
+        ];
+        for (what, mistake) in mistakes {
+            // Attention sees differences alone: without a class token an offset is no mistake.
+            if what == "another offset" && name == "pe-core-gigantic" {
+                continue;
+            }
+            check(what, &golden, image_error(&golden, |plan| mistake(vit(plan).rope.as_mut().unwrap())));
+        }
+        check("no rotation", &golden, image_error(&golden, |plan| vit(plan).rope = None));
+    }
+}
+
+#[test]
+fn a_misplaced_norm_or_head_shows() {
+    let golden = Golden::named("eva02-clip-enormous");
+    check("norms before", &golden, image_error(&golden, |plan| image_blocks(plan).norm = NormPlace::Before));
+    let golden = Golden::named("timm-vit-avg");
+    check("a norm before the mean", &golden, image_error(&golden, |plan| vit(plan).norm_after_pool = false));
+    let golden = Golden::named("timm-vit-gap");
+    check("a norm after the mean", &golden, image_error(&golden, |plan| vit(plan).norm_after_pool = true));
+    for name in ["eva-clip", "eva02-clip"] {
+        let golden = Golden::named(name);
+        check("other heads", &golden, image_error(&golden, |plan| image_blocks(plan).heads = 4));
+    }
+    let golden = Golden::named("pe-core");
+    let error = image_error(&golden, |plan| match &mut vit(plan).pool {
+        ImagePool::Attention { heads, .. } => *heads = 1,
+        other => panic!("{other:?}"),
+    });
+    check("other pooling heads", &golden, error);
 }

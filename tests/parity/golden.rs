@@ -1,8 +1,8 @@
 //! What the Python reference made of one checkpoint: `golden.json` and `golden.safetensors` beside it.
 
 use candle_core::{DType, Device, Tensor};
-use clip_cli::image::{DecodeOptions, decode};
-use clip_cli::model::{Clip, LoadOptions, ModelFiles};
+use clip_cli::image::{DecodeOptions, Pixels, decode};
+use clip_cli::model::{Clip, LoadOptions, ModelFiles, Readout};
 use clip_cli::weights::Files;
 use std::path::{Path, PathBuf};
 
@@ -78,15 +78,42 @@ impl Golden {
         self.texts.iter().flatten().cloned().collect()
     }
 
-    /// The pixels that we make of the reference's image files.
-    pub(crate) fn our_pixels(&self, clip: &Clip) -> Vec<f32> {
-        let mut pixels = Vec::new();
-        for path in &self.images {
-            let raster = decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
-            pixels.extend(clip.preprocess().run(&raster).unwrap());
-        }
+    /// The reference's preprocessed images: (items, 3, height, width), or one behind the other where the tensor
+    /// `KEY_sizes` says that each has a size of its own.
+    pub(crate) fn pixels(&self, key: &str) -> Vec<Pixels> {
+        let tensor = self.tensor(key);
+        let sizes: Vec<[usize; 2]> = match tensor.dims4() {
+            Ok((items, _, height, width)) => vec![[height, width]; items],
+            Err(_) => {
+                let sizes = self.numbers(&format!("{key}_sizes"));
+                sizes.chunks(2).map(|size| [size[0] as usize, size[1] as usize]).collect()
+            }
+        };
+        let numbers: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        let mut rest = numbers.as_slice();
+        let mut next = |size: [usize; 2]| {
+            let (values, others) = rest.split_at(3 * size[0] * size[1]);
+            rest = others;
+            Pixels { size, values: values.to_vec() }
+        };
+        let pixels = sizes.into_iter().map(&mut next).collect();
+        assert!(rest.is_empty());
         pixels
     }
+
+    /// The pixels that we make of the reference's image files.
+    pub(crate) fn our_pixels(&self, clip: &Clip) -> Vec<Pixels> {
+        let run = |path: &PathBuf| {
+            let raster = decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
+            clip.preprocess().run(&raster).unwrap()
+        };
+        self.images.iter().map(run).collect()
+    }
+}
+
+/// The embeddings of images, row by row.
+pub(crate) fn embed(clip: &Clip, images: Vec<Pixels>) -> Vec<f32> {
+    clip.read_images(images, &Readout::Embedding).unwrap().concat()
 }
 
 /// Rows of `dim`, each brought to unit length.

@@ -1,10 +1,12 @@
 //! The same numbers as the Python references, on the tiny checkpoints of `tests/golden`.
 
 mod can_fail;
+mod families;
 mod golden;
 mod ops;
+mod readout;
 mod text_towers;
 mod towers;
 
 pub(crate) use golden::{Golden, checkpoints};
-use golden::{golden_directory, largest_difference, unit};
+use golden::{embed, golden_directory, largest_difference, unit};

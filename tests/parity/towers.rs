@@ -1,6 +1,6 @@
 //! Files to pixels to embeddings, texts to ids to embeddings, embeddings to scores.
 
-use super::{Golden, checkpoints, largest_difference, unit};
+use super::{Golden, checkpoints, embed, largest_difference, unit};
 use candle_core::{DType, Var};
 use clip_cli::model::spec::{ImageSpec, Objective};
 use clip_cli::model::{Clip, LoadOptions};
@@ -21,12 +21,11 @@ fn bound(golden: &Golden) -> f32 {
 fn pixels_are_those_of_the_reference() {
     for golden in checkpoints() {
         let clip = golden.clip();
-        let (ours, theirs) = (golden.our_pixels(&clip), golden.numbers("pixels"));
+        let (ours, theirs) = (golden.our_pixels(&clip), golden.pixels("pixels"));
         assert_eq!(ours.len(), theirs.len(), "{}", golden.name());
-        let each = theirs.len() / golden.images.len();
-        for (i, path) in golden.images.iter().enumerate() {
-            let range = i * each..(i + 1) * each;
-            let difference = largest_difference(&ours[range.clone()], &theirs[range]);
+        for (path, (ours, theirs)) in golden.images.iter().zip(ours.iter().zip(&theirs)) {
+            assert_eq!(ours.size, theirs.size, "{}: {}", golden.name(), path.display());
+            let difference = largest_difference(&ours.values, &theirs.values);
             assert!(difference == 0.0, "{}: {}: pixels differ by {difference}", golden.name(), path.display());
         }
     }
@@ -38,11 +37,11 @@ fn image_embeddings_are_those_of_the_reference() {
         let clip = golden.clip();
         let dim = clip.spec.embed_dim;
         for (pixels, embeddings) in [("pixels", "image_embeds"), ("noise_pixels", "noise_image_embeds")] {
-            let ours = unit(clip.embed_pixels(golden.numbers(pixels)).unwrap(), dim);
+            let ours = unit(embed(&clip, golden.pixels(pixels)), dim);
             let difference = largest_difference(&ours, &golden.numbers(embeddings));
             assert!(difference <= bound(&golden), "{}: {embeddings} differ by {difference}", golden.name());
         }
-        let raw = clip.embed_pixels(golden.numbers("pixels")).unwrap();
+        let raw = embed(&clip, golden.pixels("pixels"));
         let theirs = golden.numbers("image_embeds_raw");
         let scale = theirs.iter().fold(0f32, |max, x| max.max(x.abs()));
         let difference = largest_difference(&raw, &theirs) / scale;
@@ -54,7 +53,7 @@ fn image_embeddings_are_those_of_the_reference() {
 fn files_become_the_embeddings_of_the_reference() {
     for golden in checkpoints() {
         let clip = golden.clip();
-        let ours = unit(clip.embed_pixels(golden.our_pixels(&clip)).unwrap(), clip.spec.embed_dim);
+        let ours = unit(embed(&clip, golden.our_pixels(&clip)), clip.spec.embed_dim);
         let difference = largest_difference(&ours, &golden.numbers("image_embeds"));
         assert!(difference <= PROMISE.min(bound(&golden)), "{}: {difference}", golden.name());
     }
@@ -68,7 +67,7 @@ fn other_input_sizes_interpolate_positions_as_the_reference_does() {
             let Some(side) = golden.about[format!("{kind}_image_size")].as_u64() else { continue };
             let options = LoadOptions { image_size: Some(side as usize), ..LoadOptions::default() };
             let clip = Clip::open(golden.files(), &options).unwrap();
-            let ours = clip.embed_pixels(golden.numbers(&format!("{kind}_pixels"))).unwrap();
+            let ours = embed(&clip, golden.pixels(&format!("{kind}_pixels")));
             let theirs = golden.numbers(&format!("{kind}_image_embeds"));
             let difference = largest_difference(&unit(ours, clip.spec.embed_dim), &theirs);
             assert!(difference <= TIGHT, "{}: {kind} to {side}: {difference}", golden.name());
@@ -142,11 +141,10 @@ fn an_embedding_does_not_depend_on_its_batch_mates() {
     for golden in checkpoints() {
         let clip = golden.clip();
         let dim = clip.spec.embed_dim;
-        let pixels = golden.numbers("pixels");
-        let each = pixels.len() / golden.images.len();
-        let together = clip.embed_pixels(pixels.clone()).unwrap();
-        for (one, all) in pixels.chunks(each).zip(together.chunks(dim)) {
-            assert_eq!(clip.embed_pixels(one.to_vec()).unwrap(), all, "{}: images", golden.name());
+        let pixels = golden.pixels("pixels");
+        let together = embed(&clip, pixels.clone());
+        for (one, all) in pixels.into_iter().zip(together.chunks(dim)) {
+            assert_eq!(embed(&clip, vec![one]), all, "{}: images", golden.name());
         }
         let texts = golden.texts();
         if texts.len() == golden.texts.len() {

@@ -160,7 +160,7 @@ fn tensors_are_those_of_the_reference() {
             std,
         };
         let raster = decode(&input(&case[0]), &DecodeOptions::default()).unwrap();
-        let tensor: Vec<u8> = preprocess.run(&raster).unwrap().iter().flat_map(|v| v.to_le_bytes()).collect();
+        let tensor: Vec<u8> = preprocess.run(&raster).unwrap().values.iter().flat_map(|v| v.to_le_bytes()).collect();
         check(&mut wrong, case.join(" "), &tensor, &expected);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

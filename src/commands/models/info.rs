@@ -253,6 +253,9 @@ pub(in crate::commands) fn describe(preprocess: &Preprocess) -> String {
         Resize::Shortest { edge } => format!("shortest side to {edge}, {filter}, centre crop to {height} x {width}"),
         Resize::Longest => format!("longest side to {height} x {width}, {filter}, padded"),
         Resize::Squash => format!("squashed to {height} x {width}, {filter}"),
+        Resize::Patches { side, most } => {
+            format!("proportions kept, to at most {most} patches of {side} x {side}, {filter}")
+        }
         Resize::Exact { size: [h, w] } => format!("squashed to {h} x {w}, {filter}, centre crop to {height} x {width}"),
     };
     let three = |numbers: [f32; 3]| numbers.map(|x| format!("{x:.4}")).join(" ");

@@ -74,7 +74,8 @@ fn has_two_layouts(vit: &VitSpec, text: &TransformerSpec) -> bool {
         _ => false,
     };
     let usual_blocks = |blocks: &BlocksSpec| blocks.branches == Branches::default() && blocks.norm == NormPlace::Before;
-    let usual_image = usual_blocks(&vit.blocks) && usual_pool && vit.rope.is_none() && !vit.norm_after_pool;
+    let usual_image =
+        usual_blocks(&vit.blocks) && usual_pool && vit.rope.is_none() && !vit.norm_after_pool && !vit.patch_matrix;
     // In transformers' CLIP an end token of 2 means the largest id.
     let usual_text = usual_blocks(&text.blocks) && text.class_token.is_none() && text.pool != TextPool::FirstId(2);
     usual_image && usual_text
@@ -135,7 +136,7 @@ fn hf_processor(kind: &str, preprocess: &Preprocess) -> Result<Value> {
             config["do_center_crop"] = true.into();
             config["crop_size"] = both;
         }
-        Resize::Shortest { .. } | Resize::Longest | Resize::Exact { .. } => {
+        Resize::Shortest { .. } | Resize::Longest | Resize::Exact { .. } | Resize::Patches { .. } => {
             let message = "transformers cannot express this preprocessing: it neither pads nor, for SigLIP, crops";
             return Err(Error::run(message));
         }
@@ -167,6 +168,9 @@ fn open_clip_processor(preprocess: &Preprocess) -> Result<Value> {
                 "open_clip cannot express this preprocessing: a resize to {height} x {width} and a crop to {side}"
             );
             return Err(Error::run(message));
+        }
+        Resize::Patches { .. } => {
+            return Err(Error::run("open_clip cannot express this preprocessing: each image has a size of its own"));
         }
         Resize::Longest => "longest",
         Resize::Squash => "squash",

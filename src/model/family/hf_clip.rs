@@ -108,6 +108,7 @@ pub(super) fn image(vision: &Section<'_>) -> Result<VitSpec> {
         input_size: [side; 2],
         patch: vision.whole_or("patch_size", 32)?,
         patch_bias: false,
+        patch_matrix: false,
         class_token: true,
         pre_norm: true,
         interpolation: Interpolation::Bicubic,

@@ -35,6 +35,7 @@ pub static FAMILIES: &[&dyn Family] = &[
     &hf_chinese_clip::HfChineseClip,
     &hf_altclip::HfAltClip,
     &hf_siglip::HfSiglip,
+    &hf_siglip::NaFlex,
     &align::Align,
     &custom_text::CustomText,
     &open_clip_conv::OpenClipConv,

@@ -91,6 +91,7 @@ pub(super) fn image_tower(model: &Section<'_>) -> Result<VitSpec> {
         input_size: size,
         patch: vision.whole_or("patch_size", 16)?,
         patch_bias: false,
+        patch_matrix: false,
         class_token: true,
         pre_norm: !vision.flag_or("no_ln_pre", false)?,
         interpolation: Interpolation::BicubicAntialias,

@@ -14,7 +14,7 @@ use crate::weights::{Files, Layout};
 
 /// Whether a trunk of this name may be one that [`vit`] reads.
 pub(super) fn is_vit(name: &str) -> bool {
-    let plain = name.starts_with("vit_") && !["relpos", "rope", "rpn"].iter().any(|other| name.contains(other));
+    let plain = name.starts_with("vit_") && !["relpos", "rope", "rpn", "_reg"].iter().any(|other| name.contains(other));
     plain || name.starts_with("eva_") || (name.starts_with("eva02_") && name.contains("_clip_"))
 }
 
@@ -62,6 +62,7 @@ pub(super) fn vit(vision: &Section<'_>, files: &Files, size: [usize; 2]) -> Resu
             input_size: size,
             patch,
             patch_bias: has("patch_embed.proj.bias"),
+            patch_matrix: false,
             class_token: has("cls_token"),
             pre_norm: has("norm_pre.weight"),
             interpolation: Interpolation::BicubicAntialias,
@@ -204,3 +205,35 @@ pub(super) fn layout(has: impl Fn(&str) -> bool, head: &str) -> Layout {
 
 /// The tensor that a trunk with a gated MLP has.
 const GATE: &str = "blocks.0.mlp.fc1_g.weight";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_those_of_timm() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/data/trunks.json");
+        let trunks: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(trunks.len() >= 90, "only {} trunks", trunks.len());
+        for (name, theirs) in trunks {
+            assert!(is_vit(&name), "{name}");
+            let ours = facts(&name, theirs["width"].as_u64().unwrap() as usize);
+            assert_eq!(Some(ours.heads as u64), theirs["heads"].as_u64(), "{name}: heads");
+            if let Some(heads) = theirs["pool_heads"].as_u64() {
+                assert_eq!(ours.pool_heads as u64, heads, "{name}: heads of the pooling");
+            }
+            // A gated MLP has SiLU whatever the name says; its tensors tell.
+            let act = theirs["act"].as_str().unwrap();
+            assert!(act == "silu" || ours.act.name() == act, "{name}: {act}");
+            assert_eq!(Some(ours.eps), theirs["eps"].as_f64(), "{name}: epsilon");
+            assert_eq!(Some(ours.norm_after), theirs["norm_after"].as_bool(), "{name}: norm");
+            let rope = theirs["rope"].as_object().map(|rope| RopeSpec {
+                reference: serde_json::from_value(rope["reference"].clone()).unwrap(),
+                offset: rope["offset"].as_f64().unwrap() as f32,
+                columns_first: rope["columns_first"].as_bool().unwrap(),
+            });
+            assert_eq!(ours.rope, rope, "{name}: rotary positions");
+        }
+    }
+}
