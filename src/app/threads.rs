@@ -15,12 +15,15 @@ pub(super) fn set_up(asked: Option<NonZeroUsize>) -> Result<usize> {
         // SAFETY: the process has one thread yet, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, threads.to_string()) };
     }
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("compute-{index}"))
-        .build_global()
-        .map_err(|e| Error::run(format!("cannot start {threads} threads: {e}")).hint("try fewer with --threads"))?;
-    Ok(threads)
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("compute-{index}"));
+    match pool.build_global() {
+        // Whoever uses the library may have started the pool before.
+        Err(_) if rayon::current_num_threads() == threads => Ok(threads),
+        Err(error) => {
+            Err(Error::run(format!("cannot start {threads} threads: {error}")).hint("try fewer with --threads"))
+        }
+        Ok(()) => Ok(threads),
+    }
 }
 
 fn from_environment() -> Option<NonZeroUsize> {

@@ -171,12 +171,14 @@ fn value_of(json: &str, key: &str) -> Option<Range<usize>> {
                 }
                 let rest = &json[at + 1..];
                 let value = rest.trim_start().strip_prefix(':').map(|value| json.len() - value.trim_start().len());
-                if depth == 1 && start.is_none() && json[from..at] == *key {
-                    if let Some(value) = value {
-                        start = Some(value);
-                        at = value;
-                        continue;
-                    }
+                if depth == 1
+                    && start.is_none()
+                    && json[from..at] == *key
+                    && let Some(value) = value
+                {
+                    start = Some(value);
+                    at = value;
+                    continue;
                 }
             }
             b'{' | b'[' => depth += 1,

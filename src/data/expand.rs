@@ -32,10 +32,10 @@ fn wildcards(name: String) -> Box<dyn Iterator<Item = Result<PathBuf, Sample>> +
     if !name.contains(['*', '?', '[']) || PathBuf::from(&name).symlink_metadata().is_ok() {
         return Box::new(std::iter::once(Ok(name.into())));
     }
-    let failed = |error: ItemError| Err(Sample::failed(name.clone(), error));
+    let failed = |error: ItemError| Box::new(std::iter::once(Err(Sample::failed(name.clone(), error))));
     let paths = match glob_with(&name, OPTIONS) {
         Ok(paths) => paths,
-        Err(error) => return Box::new(std::iter::once(failed(ItemError::new(ItemKind::Invalid, error)))),
+        Err(error) => return failed(ItemError::new(ItemKind::Invalid, error)),
     };
     let mut files = paths
         .filter_map(|entry| match entry {
@@ -47,7 +47,7 @@ fn wildcards(name: String) -> Box<dyn Iterator<Item = Result<PathBuf, Sample>> +
         })
         .peekable();
     if files.peek().is_none() {
-        return Box::new(std::iter::once(failed(ItemError::new(ItemKind::NotFound, "no file matches this pattern"))));
+        return failed(ItemError::new(ItemKind::NotFound, "no file matches this pattern"));
     }
     Box::new(files)
 }

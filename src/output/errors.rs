@@ -116,8 +116,11 @@ impl ErrorLog {
     }
 }
 
-/// Reads the log beside an output back: failed items and their places, in order.
-pub(super) fn read_beside(output: &Path) -> Result<Box<dyn Iterator<Item = Result<(u64, Embedded)>>>> {
+/// Failed items and their places, in order.
+pub(super) type FailedItems = Box<dyn Iterator<Item = Result<(u64, Embedded)>>>;
+
+/// Reads the log beside an output back.
+pub(super) fn read_beside(output: &Path) -> Result<FailedItems> {
     let path = super::beside(output, ".errors.jsonl");
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Box::new(std::iter::empty())),

@@ -243,7 +243,7 @@ struct Reader {
     dtype: OutputDtype,
     row: Vec<u8>,
     lines: Lines,
-    failed: std::iter::Peekable<Box<dyn Iterator<Item = Result<(u64, Embedded)>>>>,
+    failed: std::iter::Peekable<errors::FailedItems>,
     next: u64,
     items: u64,
     name: String,

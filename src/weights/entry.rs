@@ -47,7 +47,7 @@ impl Entry {
     pub fn new(dtype: Dtype, shape: Vec<usize>, strides: Vec<usize>, start: usize, stretch: Stretch) -> Result<Self> {
         let outside =
             || Error::run(format!("a tensor {shape:?} of {dtype:?} reaches beyond its {} bytes", stretch.len()));
-        if dtype.bitsize() % 8 != 0 || shape.len() != strides.len() {
+        if !dtype.bitsize().is_multiple_of(8) || shape.len() != strides.len() {
             return Err(Error::run(format!("a tensor of {dtype:?} with strides {strides:?} for a shape {shape:?}")));
         }
         let count = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n)).ok_or_else(outside)?;

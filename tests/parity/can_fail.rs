@@ -249,7 +249,8 @@ fn a_branch_that_is_not_folded_is_an_error() {
 fn wrong_rotary_positions_show() {
     for name in ["eva02-clip", "pe-core", "pe-core-gigantic"] {
         let golden = Golden::named(name);
-        let mistakes: [(&str, fn(&mut RopeSpec)); 3] = [
+        type Mistake = fn(&mut RopeSpec);
+        let mistakes: [(&str, Mistake); 3] = [
             ("another offset", |rope| rope.offset = 1.0 - rope.offset),
             ("rows and columns exchanged", |rope| rope.columns_first = !rope.columns_first),
             ("another reference grid", |rope| rope.reference = [7; 2]),

@@ -82,7 +82,8 @@ fn row(bytes: &[u8], options: &SourceOptions) -> Result<Row, String> {
         _ => Err("an id or a class that is neither a text nor a number".to_owned()),
     };
     let label = field(&options.label_key, LABEL_KEYS).filter(|_| options.parts.label).map(word).transpose()?;
-    let id = options.id_key.as_ref().and_then(|key| find(&record, &[key.clone()], &[])).map(word).transpose()?;
+    let id =
+        options.id_key.as_ref().and_then(|key| find(&record, std::slice::from_ref(key), &[])).map(word).transpose()?;
     Ok(Row { image, captions, label, id })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Input, Source, SourceOptions};
 use crate::data::{Line, Lines, Sample, Samples, Separator, sample_of_file};
-use crate::error::{ItemError, ItemKind, Result};
+use crate::error::{Error, ItemError, ItemKind, Result};
 use std::path::PathBuf;
 
 /// Paths longer than this are no paths.
@@ -32,10 +32,9 @@ impl Source for List {
         let name = input.name();
         let options = options.clone();
         Ok(Box::new(Lines::new(reader, options.separator, MAX_PATH_BYTES).map(move |line| {
-            Ok(match line {
-                Ok(line) => sample(line, &options),
-                Err(error) => Sample::failed(name.clone(), error.into()),
-            })
+            // What else the list names nobody can know, so this ends the job.
+            let line = line.map_err(|error| Error::run(error).at(&name))?;
+            Ok(sample(line, &options))
         })))
     }
 }

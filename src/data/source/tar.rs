@@ -200,7 +200,7 @@ impl Draft {
             Err(error) => Err(error.clone()),
         };
         if let Some(key) = &options.id_key {
-            match field(&[key.clone()], &[]) {
+            match field(std::slice::from_ref(key), &[]) {
                 Ok(Some(Value::String(text))) => id.clone_from(text),
                 Ok(Some(Value::Number(number))) => id = number.to_string(),
                 Ok(_) => {

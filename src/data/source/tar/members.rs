@@ -230,7 +230,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn walk(bytes: &[u8]) -> (Vec<(String, Result<Vec<u8>, &'static str>)>, Option<&'static str>) {
+    /// The path of a member, and its content or why there is none.
+    type Walked = (String, Result<Vec<u8>, &'static str>);
+
+    fn walk(bytes: &[u8]) -> (Vec<Walked>, Option<&'static str>) {
         let mut members = Members::new(bytes);
         let mut found = Vec::new();
         loop {
