@@ -130,6 +130,8 @@ pub(super) const SOURCES: &[(&str, &str)] = cards![
     "siglip2-so400m-512",
     "siglip2-gopt-256",
     "siglip2-gopt-384",
+    "siglip2-b16-naflex",
+    "siglip2-so400m-naflex",
     // EVA-CLIP
     "eva01-g14",
     "eva01-g14-plus",
