@@ -47,12 +47,22 @@ fn short_help() {
                                    under the same id
           --captions               Embed the inputs' captions instead of their images
 
+    Tokens:
+          --layer <N>    Read tokens as this block leaves them: 1 is the first, -1 the last, 0 what
+                         enters the first
+          --tokens       Write every token of an item, not one vector
+          --pool <POOL>  How tokens become one vector [default: cls, or mean for images without a
+                         class token] [possible values: cls, mean, max, first, last]
+          --final-norm   Apply the tower's last layer norm to each token
+          --project      Map tokens into the space of the embeddings: the last layer, normed and
+                         projected
+
     Output:
       -o, --output <FILE>         Where to write, `-` for standard output [default: -]
           --format <FORMAT>       jsonl, npy, safetensors, parquet, csv, tsv, clip-retrieval or
                                   projector [default: by the output's name, else jsonl]
-          --normalize             Scale embeddings to unit length (the default)
-          --no-normalize          Write embeddings as the model gives them
+          --normalize             Scale vectors to unit length (the default, but for tokens)
+          --no-normalize          Write vectors as the model gives them
           --output-dtype <DTYPE>  The kind of numbers to write [default: f32] [possible values: f32,
                                   f16]
           --resume                Go on with an output whose run ended early; begin it if there is
@@ -97,6 +107,8 @@ fn short_help() {
       clip-cli embed 'shards/{00..01}.tar' --output shards.npy
       clip-cli embed --text 'a photo of a dog' --text 'a photo of a cat'
       clip-cli embed --texts captions.txt --model path/to/checkpoint --output captions.safetensors
+      clip-cli embed cat.jpg --model path/to/checkpoint --layer -2 --pool mean
+      clip-cli embed photos/ --model path/to/checkpoint --tokens --output patches.npy
     "#);
 }
 

@@ -76,7 +76,7 @@ fn layers_differ_and_count_from_both_ends() {
 fn an_array_of_three_dimensions() {
     let sandbox = Sandbox::new();
     embed(&sandbox, "hf-siglip", "photos --tokens --layer 1 --output out.npy").code(0);
-    assert_eq!(sandbox.names(), ["out.ids.jsonl", "out.npy"]);
+    assert_eq!(sandbox.names(), ["out.ids.jsonl", "out.npy", "out.npy.meta.json"]);
     let bytes = sandbox.read("out.npy");
     let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
     assert_eq!(header.trim_end(), "{'descr': '<f4', 'fortran_order': False, 'shape': (8, 9, 64), }");

@@ -55,7 +55,7 @@ pub(super) fn image_blocks(plan: &mut Plan) -> &mut BlocksSpec {
     }
 }
 
-fn vit(plan: &mut Plan) -> &mut VitSpec {
+pub(super) fn vit(plan: &mut Plan) -> &mut VitSpec {
     match &mut plan.spec.image {
         ImageSpec::Vit(vit) => vit,
         _ => panic!("no transformer"),

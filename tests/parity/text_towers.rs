@@ -2,7 +2,7 @@
 //! embedding far beyond the tolerance.
 
 use super::Golden;
-use super::can_fail::{check, image_blocks, image_error, text_blocks, text_error};
+use super::can_fail::{check, image_blocks, image_error, text_blocks, text_error, vit};
 use clip_cli::model::family::Plan;
 use clip_cli::model::spec::{
     BertSpec, BlocksSpec, ImagePool, ImageSpec, TextPool, TextTowerSpec, TransformerSpec, VitSpec,
