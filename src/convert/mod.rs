@@ -20,6 +20,7 @@ pub use source::Source;
 
 use crate::card::Layout;
 use crate::error::{Error, Result};
+use crate::image::Resize;
 use crate::model::{Spec, resize_input};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
@@ -68,6 +69,9 @@ pub fn convert(source: &Source, options: &Options, interrupted: impl Fn() -> boo
     }
     let mut spec = source.plan.spec.clone();
     if let Some(side) = options.image_size {
+        if matches!(spec.preprocess.resize, Resize::Patches { .. }) {
+            return Err(Error::usage("this model takes images of any size: it has no input size to change"));
+        }
         resize_input(&mut spec, side)?;
     } else {
         check_input(&spec)?;

@@ -3,6 +3,7 @@
 use super::numbers::{self, is_float};
 use super::parameters::Parameters;
 use crate::error::{Error, Result};
+use crate::image::Resize;
 use crate::model::positions;
 use crate::model::spec::{ImageSpec, Spec, VitSpec};
 use crate::weights::layout::Recipe;
@@ -234,7 +235,8 @@ impl Resized {
     /// None if the towers see the input that they were made for.
     fn new(files: &Files, layout: &Layout, spec: &Spec) -> Result<Option<Self>> {
         let ImageSpec::Vit(vit) = &spec.image else { return Ok(None) };
-        if vit.input_size == vit.image_size {
+        // NaFlex resizes positions for each image; the table stays as it is.
+        if vit.input_size == vit.image_size || matches!(spec.preprocess.resize, Resize::Patches { .. }) {
             return Ok(None);
         }
         let recipe = layout.recipe("image.positions").filter(|recipe| recipe.form == Form::Plain);
