@@ -297,7 +297,7 @@ impl State {
                 let _ = answer.stream.shutdown(std::net::Shutdown::Both);
                 false
             }
-            Fault::Short => answer.send(200, &headers, &data[..data.len().div_ceil(2)]),
+            Fault::Short => answer.send(200, &headers, &data[..data.len() / 3]),
             Fault::Long => answer.send(200, &headers, &[data.as_slice(), b"more"].concat()),
             Fault::Wrong(times) if self.strikes(times) => {
                 let wrong: Vec<u8> = part.iter().map(|byte| byte ^ 1).collect();

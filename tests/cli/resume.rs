@@ -175,7 +175,10 @@ fn full_disks_leave_what_can_be_gone_on_with() {
         refused(&["--resume", "--exif"], "exif false, and this run has true");
         let other = super::model("hf-siglip");
         if Path::new(&other).exists() {
-            refused(&["--resume", "--model", &other], "model");
+            let ran = sandbox.run(&[&["embed", "--model", &other], args, &["--resume"]].concat());
+            let stderr = ran.fails(3);
+            assert!(stderr.starts_with("error: cannot resume: ") && stderr.contains("begun with"), "{stderr}");
+            assert_eq!(files(sandbox.0.path()), before);
         }
         let stderr = sandbox.embed(&["none.png", "--format", format, "-o", output, "--resume"]).fails(3);
         assert!(stderr.contains("no longer those that were embedded"), "{stderr}");

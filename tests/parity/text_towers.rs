@@ -4,9 +4,7 @@
 use super::Golden;
 use super::can_fail::{check, image_blocks, image_error, text_blocks, text_error, vit};
 use clip_cli::model::family::Plan;
-use clip_cli::model::spec::{
-    BertSpec, BlocksSpec, ImagePool, ImageSpec, TextPool, TextTowerSpec, TransformerSpec, VitSpec,
-};
+use clip_cli::model::spec::{BertSpec, BlocksSpec, ImagePool, TextPool, TextTowerSpec, TransformerSpec};
 use clip_cli::ops::Activation;
 
 const ALL: [&str; 8] = [
@@ -31,13 +29,6 @@ fn transformer(plan: &mut Plan) -> &mut TransformerSpec {
     match &mut plan.spec.text {
         TextTowerSpec::Transformer(text) => text,
         TextTowerSpec::Bert(_) => panic!("no transformer"),
-    }
-}
-
-fn vit(plan: &mut Plan) -> &mut VitSpec {
-    match &mut plan.spec.image {
-        ImageSpec::Vit(vit) => vit,
-        _ => panic!("no vision transformer"),
     }
 }
 
