@@ -1,7 +1,7 @@
 //! Checkpoints from one layout, file format or kind of numbers to another.
 //!
-//! [`source`] opens what there is, [`target`] says how the other library would describe it, [`transfer`] makes the
-//! tensors one by one while [`writer`] writes them. The output directory is made beside its final place and renamed
+//! `source` opens what there is, `target` says how the other library would describe it, `transfer` makes the
+//! tensors one by one while `writer` writes them. The output directory is made beside its final place and renamed
 //! when everything in it is complete.
 
 mod big_vision;

@@ -4,7 +4,7 @@
 //! of all files in the order in which they were named. Formats that cannot be mapped are decoded once into a temporary
 //! file without a name, which is. So memory is that of the answers and of the pages that the system keeps.
 //!
-//! [`search()`] and [`duplicates`] compare every row. A score does not depend on threads, blocks or the other queries,
+//! [`search()`] and [`duplicates()`] compare every row. A score does not depend on threads, blocks or the other queries,
 //! and equal scores are ordered by position: the same question gets the same answer.
 
 #[cfg(feature = "ann")]

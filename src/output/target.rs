@@ -223,6 +223,7 @@ impl Target {
     }
 
     /// Completes a folder, without a file in it that only served the way there, and without empty folders.
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "Parquet files alone are made of a helper"))]
     pub(super) fn commit_without(self, helper: Self) -> Result<()> {
         let (Place::Folder { part, path }, Place::Part { part: file, .. }) = (&self.place, &helper.place) else {
             return Err(Error::run("this output is no folder"));

@@ -88,6 +88,7 @@ pub(super) enum Cell {
     /// Where it is.
     Path(Vec<u8>),
     /// What it is.
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "other tables hold text alone"))]
     Content(Content),
 }
 
