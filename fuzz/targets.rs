@@ -63,7 +63,7 @@ pub(crate) fn config(bytes: &[u8]) {
     }
 }
 
-/// A `tokenizer.json`, and what it makes of a text.
+/// A `tokenizer.json`, and what it makes of a text. Panics of the library that reads it are caught.
 pub(crate) fn tokenizer(bytes: &[u8]) {
     let Ok(tokenizer) = Tokenizer::from_json_bytes(bytes) else { return };
     let spec = tokenizer.spec(16);
@@ -124,7 +124,7 @@ pub(crate) fn foreign_weights(bytes: &[u8]) {
     });
 }
 
-/// Files with many samples, in every format: the first byte says which.
+/// Files with many samples, in every format: the first byte says which. Panics of the Parquet reader are caught.
 pub(crate) fn source(bytes: &[u8]) {
     let Some((kind, file)) = bytes.split_first() else { return };
     let source = SOURCES[usize::from(*kind) % SOURCES.len()];

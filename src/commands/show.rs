@@ -71,7 +71,8 @@ pub(super) fn write_path(path: &Path) -> Result<()> {
 pub(super) fn human(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
-        10_000..10_000_000 => format!("{:.1} M", count as f64 / 1e6),
+        10_000..1_000_000 => format!("{:.0} k", count as f64 / 1e3),
+        1_000_000..10_000_000 => format!("{:.1} M", count as f64 / 1e6),
         10_000_000..1_000_000_000 => format!("{:.0} M", count as f64 / 1e6),
         _ => format!("{:.2} G", count as f64 / 1e9),
     }
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!([human(840), human(4_690_000), human(151_280_000)], ["840", "4.7 M", "151 M"]);
+        assert_eq!([840, 16_851, 4_690_000, 151_280_000].map(human), ["840", "17 k", "4.7 M", "151 M"]);
         assert_eq!(human(2_539_570_000), "2.54 G");
     }
 }

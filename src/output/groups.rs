@@ -1,16 +1,12 @@
 //! What is there twice, in every format of rows, and as a list of paths.
 
 use super::hits::{ListFormat, path};
-use super::rows::{delimited, number, right, rule, table, text};
+use super::rows::{Pages, delimited, number, right, text};
 use super::{Target, write_line};
 use crate::error::{Error, Result};
-use comfy_table::Table;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
-
-/// A table is laid out as a whole; this many groups make one, so that memory stays bounded.
-const TABLE_ROWS: usize = 500;
 
 /// An output of groups.
 #[derive(Debug)]
@@ -19,7 +15,7 @@ pub struct Groups {
     format: ListFormat,
     /// What comes behind a path.
     end: u8,
-    table: Table,
+    table: Pages,
 }
 
 /// One item, and those that are nearly the same: `{"keep", "duplicates": [{"id", "score"}], "model"}`.
@@ -50,7 +46,12 @@ impl Groups {
             let header = delimited(delimiter, ["keep", "id", "score"]).map_err(Error::run)?;
             target.write_all(&header).map_err(|error| target.error(error))?;
         }
-        Ok(Self { target, format, end: if null { 0 } else { b'\n' }, table: empty() })
+        Ok(Self {
+            target,
+            format,
+            end: if null { 0 } else { b'\n' },
+            table: Pages::new(&["keep", "duplicates", "score"]),
+        })
     }
 
     /// Writes a group. As paths, those of the duplicates alone are written.
@@ -74,37 +75,22 @@ impl Groups {
 
     /// Completes the output; a file gets its name.
     pub fn finish(mut self) -> Result<()> {
-        self.flush_table()?;
+        self.table.flush(&mut self.target)?;
         self.target.commit()
     }
 
     /// The job ended early: what was written stays under a temporary name, which is returned.
     pub fn abandon(mut self) -> Option<PathBuf> {
         // The error that ends the job is the one to report.
-        let _ = self.flush_table();
+        let _ = self.table.flush(&mut self.target);
         self.target.keep()
     }
 
     fn row(&mut self, group: &Group<'_>) -> Result<()> {
         let lines =
             |line: &dyn Fn(&Member<'_>) -> String| group.duplicates.iter().map(line).collect::<Vec<_>>().join("\n");
-        if group.duplicates.len() > 1 {
-            rule(&mut self.table);
-        }
         let ids = lines(&|member| member.id.replace('\n', " "));
-        self.table.add_row([text(group.keep), text(&ids), right(lines(&|member| format!("{:.4}", member.score)))]);
-        if self.table.row_count() >= TABLE_ROWS { self.flush_table() } else { Ok(()) }
+        let cells = vec![text(group.keep), text(&ids), right(lines(&|member| format!("{:.4}", member.score)))];
+        self.table.add(&mut self.target, cells, group.duplicates.len() > 1)
     }
-
-    fn flush_table(&mut self) -> Result<()> {
-        if self.table.is_empty() {
-            return Ok(());
-        }
-        let table = std::mem::replace(&mut self.table, empty());
-        writeln!(self.target, "{table}").map_err(|error| self.target.error(error))
-    }
-}
-
-fn empty() -> Table {
-    table(&["keep", "duplicates", "score"])
 }

@@ -1,15 +1,11 @@
 //! What a search found, in every format of rows, and as a list of paths.
 
-use super::rows::{delimited, number, right, table, text};
+use super::rows::{Pages, delimited, number, right, text};
 use super::{ErrorLine, RowFormat, Target, write_line};
 use crate::error::{Error, ItemError, Result};
-use comfy_table::Table;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// A table is laid out as a whole; this many rows make one, so that memory stays bounded.
-const TABLE_ROWS: usize = 500;
 
 /// The columns of comma-separated values.
 const COLUMNS: [&str; 8] = ["query", "rank", "id", "score", "kind", "file", "row", "error"];
@@ -63,7 +59,7 @@ pub struct Hits {
     format: ListFormat,
     /// What comes behind a path.
     end: u8,
-    table: Table,
+    table: Pages,
 }
 
 /// A row that was found: `{"query", "rank", "id", "score", "kind", "text", "file", "row", "model"}`.
@@ -98,7 +94,12 @@ impl Hits {
             let header = delimited(delimiter, COLUMNS).map_err(Error::run)?;
             target.write_all(&header).map_err(|error| target.error(error))?;
         }
-        Ok(Self { target, format, end: if null { 0 } else { b'\n' }, table: empty() })
+        Ok(Self {
+            target,
+            format,
+            end: if null { 0 } else { b'\n' },
+            table: Pages::new(&["query", "", "score", "found"]),
+        })
     }
 
     /// Writes a row.
@@ -106,9 +107,8 @@ impl Hits {
         match self.format {
             ListFormat::Table => {
                 let score = right(format!("{:.4}", row.score));
-                let cells = [text(row.query), right(row.rank), score, text(row.id)];
-                self.table.add_row(cells);
-                if self.table.row_count() >= TABLE_ROWS { self.flush_table() } else { Ok(()) }
+                let cells = vec![text(row.query), right(row.rank), score, text(row.id)];
+                self.table.add(&mut self.target, cells, false)
             }
             ListFormat::Csv | ListFormat::Tsv => {
                 let (rank, score, number) = (row.rank.to_string(), number(row.score), row.row.to_string());
@@ -123,8 +123,8 @@ impl Hits {
     pub fn failed(&mut self, query: &str, error: &ItemError) -> Result<()> {
         match self.format {
             ListFormat::Table => {
-                self.table.add_row([text(query), text(""), text(""), text(&format!("error: {error}"))]);
-                Ok(())
+                let cells = vec![text(query), text(""), text(""), text(&format!("error: {error}"))];
+                self.table.add(&mut self.target, cells, false)
             }
             ListFormat::Csv | ListFormat::Tsv => self.values([query, "", "", "", "", "", "", &error.message]),
             ListFormat::Paths => Ok(()),
@@ -134,14 +134,14 @@ impl Hits {
 
     /// Completes the output; a file gets its name.
     pub fn finish(mut self) -> Result<()> {
-        self.flush_table()?;
+        self.table.flush(&mut self.target)?;
         self.target.commit()
     }
 
     /// The job ended early: what was written stays under a temporary name, which is returned.
     pub fn abandon(mut self) -> Option<PathBuf> {
         // The error that ends the job is the one to report.
-        let _ = self.flush_table();
+        let _ = self.table.flush(&mut self.target);
         self.target.keep()
     }
 
@@ -150,18 +150,6 @@ impl Hits {
         let row = delimited(delimiter, values).map_err(Error::run)?;
         self.target.write_all(&row).map_err(|error| self.target.error(error))
     }
-
-    fn flush_table(&mut self) -> Result<()> {
-        if self.table.is_empty() {
-            return Ok(());
-        }
-        let table = std::mem::replace(&mut self.table, empty());
-        writeln!(self.target, "{table}").map_err(|error| self.target.error(error))
-    }
-}
-
-fn empty() -> Table {
-    table(&["query", "", "score", "found"])
 }
 
 /// Writes a path and what ends it.

@@ -1,15 +1,11 @@
 //! Labels and scores of images, in every format of rows.
 
-use super::rows::{delimited, number, percent, right, rule, table, text};
+use super::rows::{Pages, delimited, number, percent, right, text};
 use super::{ErrorLine, RowFormat, Target, write_line};
 use crate::error::{Error, ItemError, Result};
-use comfy_table::Table;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
-
-/// A table is laid out as a whole; this many images make one, so that memory stays bounded.
-const TABLE_ROWS: usize = 500;
 
 /// The columns of comma-separated values.
 const COLUMNS: [&str; 5] = ["id", "rank", "label", "score", "error"];
@@ -20,7 +16,7 @@ pub struct Predictions {
     target: Target,
     format: RowFormat,
     model: String,
-    table: Table,
+    table: Pages,
 }
 
 /// The record of an image: `{"id", "predictions": [{"label", "score"}], "model"}`.
@@ -44,7 +40,7 @@ impl Predictions {
             let header = delimited(format.delimiter(), COLUMNS).map_err(Error::run)?;
             target.write_all(&header).map_err(|error| target.error(error))?;
         }
-        Ok(Self { target, format, model, table: empty() })
+        Ok(Self { target, format, model, table: Pages::new(&["image", "label", "score"]) })
     }
 
     /// Writes the labels of one image, best first, or why there are none.
@@ -62,14 +58,14 @@ impl Predictions {
 
     /// Completes the output; a file gets its name.
     pub fn finish(mut self) -> Result<()> {
-        self.flush_table()?;
+        self.table.flush(&mut self.target)?;
         self.target.commit()
     }
 
     /// The job ended early: what was written stays under a temporary name, which is returned.
     pub fn abandon(mut self) -> Option<PathBuf> {
         // The error that ends the job is the one to report.
-        let _ = self.flush_table();
+        let _ = self.table.flush(&mut self.target);
         self.target.keep()
     }
 
@@ -96,30 +92,15 @@ impl Predictions {
         let lines = |line: &dyn Fn(&(&str, f32)) -> String, labels: &[(&str, f32)]| {
             labels.iter().map(line).collect::<Vec<_>>().join("\n")
         };
-        if result.is_ok_and(|labels| labels.len() > 1) {
-            rule(&mut self.table);
-        }
-        match result {
-            Err(error) => self.table.add_row([text(id), text(&format!("error: {error}")), right("")]),
-            Ok([]) => self.table.add_row([text(id), text("–"), right("")]),
-            Ok(labels) => self.table.add_row([
+        let cells = match result {
+            Err(error) => vec![text(id), text(&format!("error: {error}")), right("")],
+            Ok([]) => vec![text(id), text("–"), right("")],
+            Ok(labels) => vec![
                 text(id),
                 text(&lines(&|(label, _)| (*label).to_owned(), labels)),
                 right(lines(&|(_, score)| percent(f64::from(*score)), labels)),
-            ]),
+            ],
         };
-        if self.table.row_count() >= TABLE_ROWS { self.flush_table() } else { Ok(()) }
+        self.table.add(&mut self.target, cells, result.is_ok_and(|labels| labels.len() > 1))
     }
-
-    fn flush_table(&mut self) -> Result<()> {
-        if self.table.is_empty() {
-            return Ok(());
-        }
-        let table = std::mem::replace(&mut self.table, empty());
-        writeln!(self.target, "{table}").map_err(|error| self.target.error(error))
-    }
-}
-
-fn empty() -> Table {
-    table(&["image", "label", "score"])
 }

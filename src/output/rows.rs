@@ -1,7 +1,9 @@
 //! Tables for people, and the formats of results that are rows.
 
+use super::Target;
+use crate::error::Result;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// How results are written that people read as a table and programs as rows.
@@ -68,6 +70,41 @@ pub fn table(headings: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|heading| text(heading)));
     table
+}
+
+/// A table for people, written page by page: it is laid out as a whole, and memory stays bounded.
+#[derive(Debug)]
+pub(super) struct Pages {
+    headings: &'static [&'static str],
+    page: Table,
+}
+
+impl Pages {
+    /// This many rows make a page.
+    const ROWS: usize = 500;
+
+    /// An empty table with these column headings.
+    pub(super) fn new(headings: &'static [&'static str]) -> Self {
+        Self { headings, page: table(headings) }
+    }
+
+    /// Adds a row, which may be several lines high; a full page is written.
+    pub(super) fn add(&mut self, target: &mut Target, cells: Vec<Cell>, high: bool) -> Result<()> {
+        if high {
+            rule(&mut self.page);
+        }
+        self.page.add_row(cells);
+        if self.page.row_count() >= Self::ROWS { self.flush(target) } else { Ok(()) }
+    }
+
+    /// Writes what the last page has.
+    pub(super) fn flush(&mut self, target: &mut Target) -> Result<()> {
+        if self.page.is_empty() {
+            return Ok(());
+        }
+        let page = std::mem::replace(&mut self.page, table(self.headings));
+        writeln!(target, "{page}").map_err(|error| target.error(error))
+    }
 }
 
 /// Puts lines between the rows, for rows that are several lines high.

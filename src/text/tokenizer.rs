@@ -1,6 +1,7 @@
 //! Texts to token ids.
 
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -162,7 +163,7 @@ impl Tokenizer {
                 Ok(ids)
             }
             Engine::Pipeline(pipeline) => {
-                Ok(pipeline.encode_fast(text, false).map_err(cannot_encode)?.get_ids().to_vec())
+                Ok(guard(|| pipeline.encode_fast(text, false)).map_err(cannot_encode)?.get_ids().to_vec())
             }
         }
     }
@@ -237,7 +238,12 @@ impl Tokenizer {
 /// that is looked at first.
 fn pipeline(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
     serde_json::from_slice::<serde::de::IgnoredAny>(json)?;
-    tokenizers::Tokenizer::from_bytes(json)
+    guard(|| tokenizers::Tokenizer::from_bytes(json))
+}
+
+/// Runs the library on what may be a damaged file: where it panics, that is an error.
+fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the tokenizer's file is damaged".into()))
 }
 
 /// What the configuration beside a vocabulary says about cutting texts.
@@ -279,7 +285,9 @@ fn pad_token(config: &Path) -> Option<String> {
 
 /// The special tokens that a pipeline's last step puts around a text.
 fn frame_of(pipeline: &tokenizers::Tokenizer) -> Result<Frame> {
-    let ids = |special| Ok::<_, Error>(pipeline.encode_fast("a", special).map_err(cannot_encode)?.get_ids().to_vec());
+    let ids = |special| {
+        Ok::<_, Error>(guard(|| pipeline.encode_fast("a", special)).map_err(cannot_encode)?.get_ids().to_vec())
+    };
     let (bare, framed) = (ids(false)?, ids(true)?);
     let start = framed.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
     let end = (start + bare.len()).min(framed.len());
