@@ -192,7 +192,6 @@ impl Sink for Rows {
     fn sync(&mut self) -> Result<()> {
         for target in [self.images.target(), self.texts.target(), &mut self.metadata] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.folder.keep_if_dropped();
         self.errors.sync()

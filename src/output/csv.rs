@@ -90,9 +90,7 @@ impl Sink for Values {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.target.sync()?;
-        self.target.keep_if_dropped();
-        Ok(())
+        self.target.sync()
     }
 
     fn finish(self: Box<Self>, header: &Header, counts: Counts) -> Result<()> {

@@ -92,11 +92,7 @@ impl ErrorLog {
 
     /// Puts what was written on the disk, where it stays.
     pub(super) fn sync(&mut self) -> Result<()> {
-        self.log.iter_mut().try_for_each(|log| {
-            log.sync()?;
-            log.keep_if_dropped();
-            Ok(())
-        })
+        self.log.iter_mut().try_for_each(|log| log.sync())
     }
 
     /// Gives the file its name, or removes the one of an earlier run.

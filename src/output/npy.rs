@@ -182,7 +182,6 @@ impl Sink for Rows {
     fn sync(&mut self) -> Result<()> {
         for target in [&mut self.matrix.target, &mut self.ids] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.errors.sync()
     }

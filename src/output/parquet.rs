@@ -139,7 +139,6 @@ impl Sink for Waiting {
     fn sync(&mut self) -> Result<()> {
         for target in [&mut self.rows, &mut self.items] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.target.keep_if_dropped();
         Ok(())

@@ -102,7 +102,6 @@ impl Sink for Points {
     fn sync(&mut self) -> Result<()> {
         for target in [&mut self.tensors, &mut self.metadata] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.folder.keep_if_dropped();
         self.errors.sync()

@@ -117,7 +117,6 @@ impl Sink for Tensors {
     fn sync(&mut self) -> Result<()> {
         for target in [&mut self.target, &mut self.ids] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.errors.sync()
     }

@@ -154,11 +154,12 @@ impl Target {
         self.length
     }
 
-    /// Puts what was written on the disk itself.
+    /// Puts what was written on the disk itself, where it stays if this is dropped.
     pub(super) fn sync(&mut self) -> Result<()> {
         if let Place::Part { file, .. } = &self.place {
             file.sync_data().map_err(|error| self.error(error))?;
         }
+        self.keep_if_dropped();
         Ok(())
     }
 

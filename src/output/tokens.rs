@@ -111,9 +111,7 @@ impl Sink for Records {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.target.sync()?;
-        self.target.keep_if_dropped();
-        Ok(())
+        self.target.sync()
     }
 
     fn finish(self: Box<Self>, header: &Header, counts: Counts) -> Result<()> {
@@ -210,7 +208,6 @@ impl Sink for Arrays {
     fn sync(&mut self) -> Result<()> {
         for target in [self.matrix.target(), &mut self.ids] {
             target.sync()?;
-            target.keep_if_dropped();
         }
         self.errors.sync()
     }
