@@ -3,7 +3,7 @@
 
 use super::{Golden, golden_directory};
 use candle_core::{DType, Device, Tensor, Var};
-use clip_cli::model::{Clip, LoadOptions, TextTower};
+use clip_cli::model::{Clip, LoadOptions};
 use clip_cli::ops::{self, Activation, LayerNorm, Linear, Mask, Window};
 use clip_cli::weights::Files;
 use std::collections::BTreeMap;
