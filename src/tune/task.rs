@@ -1,9 +1,11 @@
 //! What is to be told apart, and by which model.
 
+use super::method::number;
 use crate::error::Result;
-use crate::model::{Clip, Head, TextTower};
+use crate::model::{Clip, TextTower};
 use crate::ops::normalize;
 use crate::text::TemplateSet;
+use crate::weights::View;
 use candle_core::{DType, Tensor};
 use std::sync::{Arc, OnceLock};
 
@@ -18,8 +20,10 @@ pub struct Task<'a> {
     pub names: Vec<String>,
     /// What people wrote around a name.
     pub templates: TemplateSet,
-    /// How cosines become logits: frozen.
-    pub head: Head,
+    /// What a cosine is multiplied by, `exp(logit_scale)`: frozen.
+    pub scale: f64,
+    /// What is added then (SigLIP), else 0.
+    pub bias: f64,
     zero_shot: OnceLock<Tensor>,
 }
 
@@ -28,7 +32,9 @@ impl<'a> Task<'a> {
     pub fn new(clip: &'a Clip, names: &[String], templates: &TemplateSet) -> Result<Self> {
         // CoOp's data sets spell names with underscores where people write spaces.
         let names = names.iter().map(|name| name.replace('_', " ")).collect();
-        Ok(Self { clip, names, templates: templates.clone(), head: clip.head()?, zero_shot: OnceLock::new() })
+        let (scale, bias) = clip.head_tensors(View::Constant)?;
+        let (scale, bias) = (number(&scale)?.exp(), bias.as_ref().map(number).transpose()?.unwrap_or(0.0));
+        Ok(Self { clip, names, templates: templates.clone(), scale, bias, zero_shot: OnceLock::new() })
     }
 
     /// How many classes there are.
@@ -72,7 +78,7 @@ impl<'a> Task<'a> {
     /// Logits (images, classes) of unit rows (images, dim) and (classes, dim).
     pub fn logits(&self, images: &Tensor, texts: &Tensor) -> Result<Tensor> {
         let cosines = images.matmul(&texts.t()?)?;
-        Ok(cosines.affine(f64::from(self.head.scale), f64::from(self.head.bias))?)
+        Ok(cosines.affine(self.scale, self.bias)?)
     }
 
     /// The kind of numbers that the towers compute with.
