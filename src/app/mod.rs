@@ -17,12 +17,14 @@ pub use interrupt::Interrupt;
 pub use progress::Progress;
 pub(crate) use threads::WORKER;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::{Clip, LoadOptions, ModelFiles};
+use crate::tune;
 use candle_core::{DType, Device, DeviceLocation};
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// What every command shares.
 #[derive(Clone, Debug)]
@@ -72,8 +74,28 @@ impl App {
         Ok(app)
     }
 
-    /// Opens the model that the command line names. The towers are read when they are first needed.
+    /// Opens the model that the command line names, which may be a run of `tune`. The towers are read when they are first
+    /// needed.
     pub fn open_model(&self, args: &ModelArgs) -> Result<Clip> {
+        match tune::Saved::find(args.model.as_deref()) {
+            Some(directory) => self.open_tuned(&directory, args),
+            None => self.open_plain(args),
+        }
+    }
+
+    /// The model that was tuned, as it was tuned.
+    fn open_tuned(&self, directory: &Path, args: &ModelArgs) -> Result<Clip> {
+        let saved = tune::Saved::open(directory)?;
+        if args.image_size.is_some() && args.image_size != saved.image_size {
+            return Err(Error::usage("--image-size is the one that the model was tuned with").hint("leave it out"));
+        }
+        let model = Some(saved.model.clone().unwrap_or_else(|| "builtin".to_owned()));
+        let mut clip = self.open_plain(&ModelArgs { model, image_size: saved.image_size })?;
+        saved.apply(directory, &mut clip)?;
+        Ok(clip)
+    }
+
+    fn open_plain(&self, args: &ModelArgs) -> Result<Clip> {
         let files = self.find_model(args.model.as_deref())?;
         let options = LoadOptions { device: self.device.clone(), dtype: self.dtype, image_size: args.image_size };
         let clip = Clip::open(files, &options)?;

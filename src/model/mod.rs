@@ -202,6 +202,14 @@ impl Clip {
         self.image_prompts = prompts;
     }
 
+    /// Gives the model another name, and a hash of its own and of what it was changed by.
+    pub fn rename(&mut self, name: String, change: &[u8]) {
+        self.name = name;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.sha.as_bytes()).update(change);
+        self.sha = hasher.finalize().to_hex().to_string();
+    }
+
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward_images(&self, pixels: &Tensor) -> Result<Tensor> {
         self.image()?.forward_prompted(pixels, &self.image_prompts)
@@ -210,7 +218,7 @@ impl Clip {
     /// The image tower, loaded at the first call.
     pub fn image(&self) -> Result<Arc<ImageTower>> {
         self.image.get(|| {
-            let tower = self.build_image(View::Tracked)?;
+            let tower = self.build_image(View::Constant)?;
             self.store.check("image").map_err(|e| e.at(&self.name))?;
             Ok(tower)
         })
@@ -219,7 +227,7 @@ impl Clip {
     /// The text tower, loaded at the first call.
     pub fn text(&self) -> Result<Arc<TextTower>> {
         self.text.get(|| {
-            let tower = self.build_text(View::Tracked)?;
+            let tower = self.build_text(View::Constant)?;
             self.store.check("text").map_err(|e| e.at(&self.name))?;
             Ok(tower)
         })

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod context;
+pub mod judge;
 pub mod loss;
 pub mod method;
 pub mod photos;
@@ -14,6 +15,7 @@ pub mod run;
 pub mod saved;
 pub mod task;
 
+pub use judge::Judge;
 pub use method::{Entry, METHODS, Method};
 pub use saved::Saved;
 pub use task::Task;

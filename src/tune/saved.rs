@@ -5,14 +5,15 @@
 //!       tune.safetensors    what was learnt, small
 //! ```
 
-use super::method::{self, Entry, Method, Options, Tensors};
+use super::method::{self, Entry, Method, Options, Sees, Tensors};
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::model::Clip;
 use crate::text::{TemplateSet, templates};
 use crate::train::save::{load_tensors, save_tensors, write_file};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The card of a tuned model.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -27,8 +28,16 @@ pub struct Saved {
     pub options: Options,
     /// The classes that it was tuned on, as prompts show them.
     pub classes: Vec<String>,
-    /// The prompts that people wrote: a set of templates, or one with a placeholder.
+    /// What the data call these classes: folders, labels.
+    pub labels: Vec<String>,
+    /// The prompts that people wrote, as they were named: a set of templates, a file, or one with a placeholder.
     pub templates: String,
+    /// Another input size, in pixels.
+    pub image_size: Option<usize>,
+    /// How many images a class had, if not all.
+    pub shots: Option<usize>,
+    /// What the data are, in hexadecimal.
+    pub data: String,
     /// The version of this program.
     pub version: String,
 }
@@ -37,9 +46,10 @@ const CARD: &str = "tune.json";
 const WEIGHTS: &str = "tune.safetensors";
 
 impl Saved {
-    /// Whether a directory holds a tuned model.
-    pub fn is_in(directory: &Path) -> bool {
-        directory.join(CARD).is_file()
+    /// The directory of a tuned model, if that is what is named.
+    pub fn find(model: Option<&str>) -> Option<PathBuf> {
+        let directory = Path::new(model?);
+        directory.join(CARD).is_file().then(|| directory.to_owned())
     }
 
     /// Reads the card of a directory.
@@ -77,9 +87,28 @@ impl Saved {
         Err(Error::run(message).hint("was the model changed, or another --image-size used?"))
     }
 
-    /// Changes the model as the method needs it. Before [`Saved::method`].
-    pub fn prepare(&self, clip: &mut Clip) -> Result<()> {
-        self.entry()?.prepare.map_or(Ok(()), |prepare| prepare(clip, &self.options))
+    /// Makes the model what it was tuned to: low-rank changes, trained tensors, learnt tokens among an image's. A method
+    /// that leaves the towers alone leaves the model as it is, with its name.
+    ///
+    /// # Errors
+    /// Run, when the model is another than the one that was tuned.
+    pub fn apply(&self, directory: &Path, clip: &mut Clip) -> Result<()> {
+        self.check(clip).map_err(|e| e.at(directory.display()))?;
+        let entry = self.entry()?;
+        if entry.sees != Sees::Pixels {
+            return Ok(());
+        }
+        if let Some(prepare) = entry.prepare {
+            prepare(clip, &self.options)?;
+        }
+        let task = Task::new(clip, &self.classes, &self.templates()?)?;
+        let prompts = self.method(directory, &task)?.image_prompts()?;
+        clip.set_image_prompts(prompts.iter().map(Tensor::detach).collect());
+        let weights = directory.join(WEIGHTS);
+        let bytes = std::fs::read(&weights).map_err(|e| Error::run(e).at(weights.display()))?;
+        let name = directory.file_name().map_or_else(|| self.method.clone(), |name| name.to_string_lossy().into_owned());
+        clip.rename(name, &bytes);
+        Ok(())
     }
 
     /// What was learnt, for a task of the classes that it was tuned on or, where the method can, others.

@@ -144,6 +144,11 @@ pub trait Method: Send + Sync {
         task.logits(&normalize(features)?, texts)
     }
 
+    /// Whether [`Method::logits`] may be given features of unit length, as records hold them.
+    fn takes_unit(&self) -> bool {
+        true
+    }
+
     /// The number to make small, for a batch.
     fn loss(&mut self, task: &Task<'_>, batch: &Batch, rng: &mut ChaCha8Rng) -> Result<Tensor> {
         let _ = rng;
