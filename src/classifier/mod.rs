@@ -99,8 +99,12 @@ impl Classifier {
     /// The labels that fit an embedding best, with their scores, best first: at most `top_k` of those that reach the
     /// threshold. Equal ones keep the order of the labels.
     pub fn predict(&self, embedding: &[f32], top_k: usize, threshold: f64) -> Vec<(&str, f32)> {
-        let logits = self.logits(embedding);
-        let scores = self.scores(&logits);
+        self.best(&self.logits(embedding), top_k, threshold)
+    }
+
+    /// The same of logits.
+    pub fn best(&self, logits: &[f64], top_k: usize, threshold: f64) -> Vec<(&str, f32)> {
+        let scores = self.scores(logits);
         let mut order: Vec<usize> = (0..logits.len()).collect();
         let better = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
         if top_k < order.len() {

@@ -2,13 +2,14 @@
 
 mod eval;
 pub(super) mod head;
+pub(super) mod tuned;
 
 use super::args::{ImageArgs, ReadArgs, warn_failed};
 use super::ending::left_behind;
 use super::{Command, Status};
 use crate::app::{App, ModelArgs};
 use crate::classifier::Scoring;
-use crate::data::{Kind, Take, embed_or_read, is_records};
+use crate::data::{Embedded, Kind, Take, embed, embed_or_read, is_records};
 use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::output::{Predictions, RowFormat, Target};
 use crate::text::{Labels, TemplateSet, templates};
@@ -16,6 +17,7 @@ use clap::Args;
 use head::HeadArgs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use tuned::{Scorer, Tuned};
 
 /// Label images with your own words
 #[derive(Args, Debug)]
@@ -32,6 +34,8 @@ model's embeddings are refused.
 label is compared with prompts that name nothing (`a photo.`). Use them to rank labels; which score means \"yes\" \
 depends on your data.
 
+A run of `tune` is a model, too: it labels with the classes that it was tuned on, or with others where its method can.
+
 --eval measures accuracy over a folder of class folders; over a table (.csv, .tsv, .jsonl, .parquet) with an image \
 and a label in each row; over archives with KEY.jpg and KEY.cls; or over a data set of CLIP benchmark. Without \
 labels the folders' names are the classes, with `_` for a space. Intervals are 95 %. Images that cannot be read are \
@@ -42,6 +46,7 @@ Examples:
   clip-cli zeroshot cat.jpg --labels-file classes.txt --templates openai-80 --top-k 1 --format csv
   find . -name '*.jpg' | clip-cli embed - | clip-cli zeroshot - --labels day,night
   clip-cli zeroshot beach.jpg --labels sand,sea,snow --multi-label --threshold 0.5
+  clip-cli zeroshot --model run photos/
   clip-cli zeroshot --eval imagenet/val --classnames classes.tsv --output report.json")]
 pub(super) struct Zeroshot {
     #[command(flatten)]
@@ -133,6 +138,14 @@ impl LabelArgs {
         Ok(set)
     }
 
+    /// The prompts around labels: those that the command line names, else those that a model was tuned with.
+    pub(in crate::commands) fn templates_or(&self, tuned: Option<&Tuned>) -> Result<TemplateSet> {
+        match tuned {
+            Some(tuned) if self.templates.is_none() && self.class_prompts.is_none() => tuned.templates(),
+            _ => self.templates(None),
+        }
+    }
+
     /// Whether the command line gives labels themselves.
     pub(in crate::commands) fn gives_labels(&self) -> bool {
         self.labels.is_some() || self.labels_file.is_some()
@@ -182,18 +195,31 @@ impl Command for Zeroshot {
 impl Zeroshot {
     fn predict(&self, app: &App) -> Result<Status> {
         self.images.check_stdin(&[])?;
-        let templates = self.labels.templates(None)?;
-        let labels = self.labels.labels(&templates)?.ok_or_else(|| {
+        let tuned = Tuned::find(&self.model)?;
+        let templates = self.labels.templates_or(tuned.as_ref())?;
+        let labels = self.labels.labels(&templates)?.or_else(|| tuned.as_ref().map(|tuned| tuned.classes().to_vec()));
+        let labels = labels.ok_or_else(|| {
             Error::usage("no labels given").hint("name them with --labels cat,dog or --labels-file FILE")
         })?;
+        if tuned.is_some() && self.multi_label {
+            return Err(Error::usage("a tuned model scores its labels against each other: --multi-label has no meaning"));
+        }
         let format = self.format.resolve(&self.output);
         let target = Target::open(&self.output)?;
         let clip = app.open_model(&self.model)?;
-        let scoring = Scoring::of(clip.spec.objective, self.multi_label);
+        let scoring = match tuned {
+            Some(_) => Scoring::Softmax,
+            None => Scoring::of(clip.spec.objective, self.multi_label),
+        };
         if scoring.is_relative() && labels.len() == 1 {
             app.warn("one label alone always gets the score 1; add others, or use --multi-label");
         }
-        let classifier = head::classifier(app, &clip, labels, &templates, scoring, &self.head)?;
+        let task = tuned.as_ref().map(|tuned| tuned.task(&clip, &labels, &templates)).transpose()?;
+        let scorer = match (&tuned, &task) {
+            (Some(tuned), Some(task)) => tuned.scorer(task, labels)?,
+            _ => Scorer::Texts(head::classifier(app, &clip, labels, &templates, scoring, &self.head)?),
+        };
+        let classifier = scorer.classifier();
         let threshold = self.threshold.unwrap_or(0.0);
         let top_k = match (self.top_k, self.threshold) {
             (Some(k), _) => k.get(),
@@ -203,6 +229,7 @@ impl Zeroshot {
 
         let mut out = Predictions::open(target, format, clip.id())?;
         let inputs = self.images.inputs(Take::Images);
+        scorer.check_records(self.images.read_stdin() || inputs.paths.iter().any(|path| is_records(path)))?;
         let progress = app.progress("images");
         if app.shows_progress() && !inputs.paths.iter().any(|path| is_records(path)) {
             let (inputs, progress) = (inputs.clone(), progress.clone());
@@ -210,7 +237,7 @@ impl Zeroshot {
         }
         let (mut items, mut failed, mut first) = (0u64, 0u64, None);
         let options = self.read.options();
-        let result = embed_or_read(app, &clip, &options, inputs, &progress, |item| {
+        let each = |item: Embedded| {
             let result = match (item.result, item.kind) {
                 (Ok(_), Kind::Text) => {
                     Err(ItemError::new(ItemKind::Invalid, "the embedding of a text; labels are for images"))
@@ -219,7 +246,10 @@ impl Zeroshot {
             };
             items += 1;
             match result {
-                Ok(embedding) => out.write(&item.id, Ok(&classifier.predict(&embedding, top_k, threshold))),
+                Ok(embedding) => {
+                    let logits = scorer.logits(&embedding)?;
+                    out.write(&item.id, Ok(&classifier.best(&logits, top_k, threshold)))
+                }
                 Err(error) => {
                     failed += 1;
                     let message = format!("{}: {error}", item.id);
@@ -228,7 +258,11 @@ impl Zeroshot {
                     out.write(&item.id, Err(&error))
                 }
             }
-        });
+        };
+        let result = match scorer.takes_unit() {
+            true => embed_or_read(app, &clip, &options, inputs, &progress, each),
+            false => embed(app, &clip, &options, inputs.items(), &progress, each),
+        };
         progress.finish();
         if let Err(error) = result {
             left_behind(app, out.abandon());

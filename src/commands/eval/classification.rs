@@ -7,6 +7,7 @@ use crate::classifier::Scoring;
 use crate::commands::ending::left_behind;
 use crate::commands::zeroshot::LabelArgs;
 use crate::commands::zeroshot::head::{HeadArgs, classifier};
+use crate::commands::zeroshot::tuned::{Scorer, Tuned};
 use crate::commands::{ImageArgs, ReadArgs, Status};
 use crate::data::{Benchmark, ClassNames, Labelled, LabelledOptions, SourceOptions, embed};
 use crate::error::{Error, Result};
@@ -139,7 +140,11 @@ impl Job<'_> {
     pub(in crate::commands) fn run(self, app: &App) -> Result<Status> {
         let input = self.input;
         let usual = if Benchmark::is_one(input) { Benchmark::open(input)?.templates } else { None };
-        let templates = self.labels.templates(usual.as_deref())?;
+        let tuned = Tuned::find(self.model)?;
+        let templates = match &tuned {
+            Some(_) if usual.is_none() => self.labels.templates_or(tuned.as_ref())?,
+            _ => self.labels.templates(usual.as_deref())?,
+        };
         let classes = if self.labels.gives_labels() { self.labels.labels(&templates)? } else { None };
         let set = Labelled::open(input, &self.set.options(self.images, classes)?)?;
         let format = self.format.resolve(self.output);
@@ -147,7 +152,12 @@ impl Job<'_> {
         let clip = app.open_model(self.model)?;
         // Both kinds of scores order labels alike, so one does for every model.
         let scoring = Scoring::of(clip.spec.objective, false);
-        let classifier = classifier(app, &clip, set.classes, &templates, scoring, self.head)?;
+        let task = tuned.as_ref().map(|tuned| tuned.task(&clip, &set.classes, &templates)).transpose()?;
+        let scorer = match (&tuned, &task) {
+            (Some(tuned), Some(task)) => tuned.scorer(task, set.classes)?,
+            _ => Scorer::Texts(classifier(app, &clip, set.classes, &templates, scoring, self.head)?),
+        };
+        let classifier = scorer.classifier();
 
         let Classes { of_next, items } = truths(set.items);
         let progress = app.progress("images");
@@ -158,8 +168,10 @@ impl Job<'_> {
             match item.result {
                 // As without --eval, to the last bit.
                 Ok(mut embedding) => {
-                    normalize_row(&mut embedding);
-                    tally.add(class, &classifier.logits(&embedding));
+                    if scorer.takes_unit() {
+                        normalize_row(&mut embedding);
+                    }
+                    tally.add(class, &scorer.logits(&embedding)?);
                 }
                 Err(error) => failed.push((item.id, error)),
             }
