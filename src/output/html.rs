@@ -205,21 +205,26 @@ fn readable(path: &Path) -> Result<(), ItemError> {
 
 /// A small copy of a picture, as a `data:` address.
 fn small(path: &Path) -> Result<String, ItemError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(DecodeOptions::default().max_bytes + 1).read_to_end(&mut bytes)?;
+    Ok(format!("data:image/jpeg;base64,{}", base64(&jpeg(&bytes, SIDE)?)))
+}
+
+/// A copy of an image file as JPEG, no side longer than `side` pixels.
+pub(crate) fn jpeg(bytes: &[u8], side: usize) -> Result<Vec<u8>, ItemError> {
     // People want to see pictures the right way up.
     let options = DecodeOptions { exif: true, ..DecodeOptions::default() };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(options.max_bytes + 1).read_to_end(&mut bytes)?;
-    let small = thumbnail(&decode(&bytes, &options)?, SIDE);
+    let small = thumbnail(&decode(bytes, &options)?, side);
     let Samples::Bytes(pixels) = &small.samples else {
         return Err(ItemError::new(ItemKind::Unsupported, "no picture in colours"));
     };
     let mut jpeg = Vec::new();
-    // No side is longer than SIDE.
+    // No side is longer than asked.
     let (width, height) = (small.width as u32, small.height as u32);
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
         .encode(pixels, width, height, ExtendedColorType::Rgb8)
         .map_err(|error| ItemError::new(ItemKind::Unsupported, error))?;
-    Ok(format!("data:image/jpeg;base64,{}", base64(&jpeg)))
+    Ok(jpeg)
 }
 
 fn figure(card: &Card<'_>, shown: &Picture, best: f32) -> String {
