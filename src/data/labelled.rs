@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Images with their classes.
 pub struct Labelled {
-    /// The names of the classes: of folders in the order of their names, of a table in alphabetical order, unless the
-    /// order was given.
+    /// The names of the classes: of folders in the order of their names, of a table in alphabetical order (numbers by
+    /// their size), unless the order was given.
     pub classes: Vec<String>,
     /// The images, each with the index of its class. An image without a class is a failed item, of class 0.
     pub items: Box<dyn Iterator<Item = (Result<Item>, usize)> + Send>,
@@ -55,7 +55,7 @@ impl Labelled {
         }
         names.sort();
         if names.is_empty() {
-            return Err(Error::run("no folders in here").hint("--eval expects a folder of images for each class"));
+            return Err(Error::run("no folders in here").hint("a folder of images for each class is expected"));
         }
         let labels: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         let (classes, index) = options.assign(&labels, "folder")?;
@@ -106,7 +106,13 @@ impl Labelled {
             });
             return Err(Error::run(reason.unwrap_or_else(|| "no rows in this table".to_owned())));
         }
-        let labels: Vec<String> = labels.into_iter().collect();
+        let mut labels: Vec<String> = labels.into_iter().collect();
+        if let Some(numbers) = labels.iter().map(|label| label.parse().ok()).collect::<Option<Vec<u64>>>() {
+            // 10 comes behind 9.
+            let mut ordered: Vec<_> = numbers.into_iter().zip(labels).collect();
+            ordered.sort();
+            labels = ordered.into_iter().map(|(_, label)| label).collect();
+        }
         let (classes, index) = options.assign(&labels, "label")?;
         let index: HashMap<String, usize> = labels.into_iter().zip(index).collect();
         let class = move |label: Label| match label {
@@ -213,12 +219,39 @@ pub struct ClassNames(HashMap<String, String>);
 
 impl ClassNames {
     /// Reads lines of a folder and a class name with a tab or else a space between them (a lone word stands for
-    /// itself), or a JSON object.
+    /// itself), a JSON object, or a file that ends in `.csv` with the two as its first columns.
     pub fn load(path: &Path) -> Result<Self> {
         let at = |error: Error| error.at(path.display());
         let text = fs::read(path).map_err(|error| at(error.into()))?;
         let text = String::from_utf8(text).map_err(|_| at(Error::run("not UTF-8 text")))?;
-        Self::parse(&text).map_err(at)
+        let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        if is_csv { Self::parse_csv(&text) } else { Self::parse(&text) }.map_err(at)
+    }
+
+    /// Rows of a folder and a class name; a first row of headings is none.
+    fn parse_csv(text: &str) -> Result<Self> {
+        const HEADINGS: [&str; 4] = ["name", "classname", "class_name", "shown"];
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let mut names = HashMap::new();
+        for (number, row) in (1..).zip(reader.records()) {
+            let row = row.map_err(Error::run)?;
+            let (folder, name) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
+            if number == 1 && HEADINGS.iter().any(|heading| name.eq_ignore_ascii_case(heading)) {
+                continue;
+            }
+            if folder.is_empty() || name.is_empty() {
+                return Err(Error::run(format!("row {number} has no class name")));
+            }
+            if names.insert(folder.to_owned(), name.to_owned()).is_some() {
+                return Err(Error::run(format!("row {number}: {folder:?} is there twice")));
+            }
+        }
+        if names.is_empty() { Err(Error::run("no class names in this file")) } else { Ok(Self(names)) }
     }
 
     /// What this stands for, if the file says so.
@@ -317,6 +350,11 @@ mod tests {
         assert_eq!(rows("t.jsonl", json, &options).unwrap(), expected);
         let numbers = LabelledOptions { names: Some(ClassNames::parse("0 cat\n1 dog").unwrap()), ..options.clone() };
         assert_eq!(rows("t.csv", "image,label\n1.jpg,1\n\"2, 3.jpg\",0\n", &numbers).unwrap(), expected);
+        let many =
+            LabelledOptions { names: Some(ClassNames::parse("9 nine\n10 ten\n2 two").unwrap()), ..options.clone() };
+        let found = rows("t.csv", "image,label\na,10\nb,9\nc,2\n", &many).unwrap();
+        assert_eq!(found.0, strings(&["two", "nine", "ten"]));
+        assert_eq!(found.1.iter().map(|(_, class)| *class).collect::<Vec<_>>(), [2, 1, 0]);
         let source = SourceOptions { label_key: vec!["kind".into()], ..SourceOptions::default() };
         let asked = LabelledOptions { source, ..options.clone() };
         assert_eq!(rows("t.csv", "id,label,kind\n1.jpg,x,dog\n\"2, 3.jpg\",y,cat\n", &asked).unwrap(), expected);
@@ -344,6 +382,13 @@ mod tests {
         );
         assert_eq!(parse("n01 hot dog\r\ncat\n").unwrap(), pairs(&[("n01", "hot dog"), ("cat", "cat")]));
         assert_eq!(parse("{\"n01\": \"tench\"}").unwrap(), pairs(&[("n01", "tench")]));
+        let csv = |text| ClassNames::parse_csv(text).map(|names| names.0.into_iter().collect::<BTreeMap<_, _>>());
+        assert_eq!(
+            csv("label,name\nn01,\"hot dog, plain\"\nn02, tench ,more\n").unwrap(),
+            pairs(&[("n01", "hot dog, plain"), ("n02", "tench")])
+        );
+        assert!(message(csv("n01,a\nn01,b")).contains("row 2: \"n01\" is there twice"));
+        assert!(message(csv("n01\n")).contains("row 1 has no class name"));
         assert!(message(parse("a x\na y")).contains("line 2: \"a\" is there twice"));
         assert!(message(parse("a\t\n")).contains("line 1 has no class name"));
         assert!(message(parse("\n")).contains("no class names"));

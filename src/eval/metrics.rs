@@ -33,6 +33,9 @@ pub struct Metrics {
     pub mean_per_class_recall: f64,
     /// Its interval, from the Wilson intervals of the recalls.
     pub mean_per_class_recall_interval: Interval,
+    /// The mean of the F1 scores of all classes that have inputs, as Dassl's evaluator has it (scikit-learn's `f1_score` with
+    /// `average="macro"` over the labels that occur).
+    pub macro_f1: f64,
     /// Every class, in the order of the classes.
     pub classes: Vec<ClassMetrics>,
 }
@@ -52,7 +55,31 @@ pub struct ClassMetrics {
     pub confusion: Option<(usize, u64)>,
 }
 
+impl ClassMetrics {
+    /// The harmonic mean of recall and precision; `None` without inputs.
+    pub fn f1(&self) -> Option<f64> {
+        let recall = self.recall?;
+        // 2 hits / (inputs + answers)
+        Some(2.0 * recall * self.n as f64 / (self.n + self.answered) as f64)
+    }
+}
+
 impl Tally {
+    /// The answers of a classifier, from its logits, a row of `classes` numbers for each label.
+    ///
+    /// # Panics
+    /// If the lengths do not fit each other, or there is no such class.
+    pub fn of(logits: &[f32], classes: usize, labels: &[usize]) -> Self {
+        assert_eq!(logits.len(), labels.len() * classes, "a row for each label");
+        let mut tally = Self::new(classes);
+        let mut row = vec![0.0; classes];
+        for (logits, &label) in logits.chunks_exact(classes.max(1)).zip(labels) {
+            row.iter_mut().zip(logits).for_each(|(wide, &narrow)| *wide = f64::from(narrow));
+            tally.add(label, &row);
+        }
+        tally
+    }
+
     /// Nothing counted yet.
     pub fn new(classes: usize) -> Self {
         Self { classes, first: 0, first_five: 0, pairs: BTreeMap::new() }
@@ -98,8 +125,18 @@ impl Tally {
             mean_per_class_recall_interval: Interval::mean(
                 classes.iter().enumerate().map(|(i, class)| (self.pair(i, i), class.n)),
             ),
+            macro_f1: classes.iter().filter_map(ClassMetrics::f1).sum::<f64>() / recalls.len() as f64,
             classes,
         })
+    }
+
+    /// How often each true class (row) was answered with each class (column), row by row.
+    pub fn confusion(&self) -> Vec<u64> {
+        let mut table = vec![0; self.classes * self.classes];
+        for (&(truth, answer), &count) in &self.pairs {
+            table[truth * self.classes + answer] = count;
+        }
+        table
     }
 
     fn pair(&self, truth: usize, answer: usize) -> u64 {
@@ -115,6 +152,15 @@ impl Tally {
         let confusion = own().filter(|(answer, _)| *answer != class).max_by_key(|&(i, count)| (count, Reverse(i)));
         ClassMetrics { n, answered, recall: ratio(n), precision: ratio(answered), confusion }
     }
+}
+
+/// The best class of each row of logits; of equal ones the first.
+///
+/// # Panics
+/// If there are no classes.
+pub fn answers(logits: &[f32], classes: usize) -> Vec<usize> {
+    let best = |row: &[f32]| (1..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+    logits.chunks_exact(classes).map(best).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +186,11 @@ mod tests {
         assert_eq!((metrics.n, metrics.acc1, metrics.acc5), (7, 3.0 / 7.0, Some(5.0 / 7.0)));
         // Recalls 1/3, 1, 0, none, 1, 0.
         assert_eq!(metrics.mean_per_class_recall, (1.0 / 3.0 + 1.0 + 0.0 + 1.0 + 0.0) / 5.0);
+        // F1 scores 2/5, 2/4, 0, none, 1, 0.
+        assert!((metrics.macro_f1 - (0.4 + 0.5 + 1.0) / 5.0).abs() < 1e-15);
+        let confusion = tally().confusion();
+        assert_eq!(confusion[..6], [1, 1, 0, 0, 0, 1]);
+        assert_eq!((confusion.len(), confusion.iter().sum::<u64>(), confusion[5 * 6]), (36, 7, 1));
         assert_eq!(metrics.acc1_interval, Interval::wilson(3, 7));
         assert_eq!(metrics.acc5_interval, Some(Interval::wilson(5, 7)));
         let class =
@@ -149,6 +200,14 @@ mod tests {
         assert_eq!(metrics.classes[2], class(1, 0, Some(0.0), None, Some((1, 1))));
         assert_eq!(metrics.classes[3], class(0, 0, None, None, None));
         assert_eq!(metrics.classes[5], class(1, 1, Some(0.0), Some(0.0), Some((0, 1))));
+    }
+
+    #[test]
+    fn logits_are_rows_of_scores() {
+        let logits = [0.5f32, 0.5, 0.1, 0.2, 0.9, 0.9];
+        let tally = Tally::of(&logits, 3, &[1, 2]);
+        assert_eq!(tally.confusion(), [0, 0, 0, 1, 0, 0, 0, 1, 0]);
+        assert_eq!(answers(&logits, 3), [0, 1]);
     }
 
     #[test]

@@ -205,21 +205,26 @@ fn readable(path: &Path) -> Result<(), ItemError> {
 
 /// A small copy of a picture, as a `data:` address.
 fn small(path: &Path) -> Result<String, ItemError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(DecodeOptions::default().max_bytes + 1).read_to_end(&mut bytes)?;
+    Ok(format!("data:image/jpeg;base64,{}", base64(&jpeg(&bytes, SIDE)?)))
+}
+
+/// A copy of an image file as JPEG, no side longer than `side` pixels.
+pub(crate) fn jpeg(bytes: &[u8], side: usize) -> Result<Vec<u8>, ItemError> {
     // People want to see pictures the right way up.
     let options = DecodeOptions { exif: true, ..DecodeOptions::default() };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(options.max_bytes + 1).read_to_end(&mut bytes)?;
-    let small = thumbnail(&decode(&bytes, &options)?, SIDE);
+    let small = thumbnail(&decode(bytes, &options)?, side);
     let Samples::Bytes(pixels) = &small.samples else {
         return Err(ItemError::new(ItemKind::Unsupported, "no picture in colours"));
     };
     let mut jpeg = Vec::new();
-    // No side is longer than SIDE.
+    // No side is longer than asked.
     let (width, height) = (small.width as u32, small.height as u32);
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
         .encode(pixels, width, height, ExtendedColorType::Rgb8)
         .map_err(|error| ItemError::new(ItemKind::Unsupported, error))?;
-    Ok(format!("data:image/jpeg;base64,{}", base64(&jpeg)))
+    Ok(jpeg)
 }
 
 fn figure(card: &Card<'_>, shown: &Picture, best: f32) -> String {
@@ -258,7 +263,7 @@ fn picture(shown: &Picture, card: &Card<'_>) -> String {
 
 /// Text that stands for itself in HTML, in quotes too. Control characters, which could turn a line around, are left
 /// out.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -309,7 +314,7 @@ fn percent(bytes: &[u8]) -> String {
 }
 
 /// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for part in bytes.chunks(3) {

@@ -7,10 +7,12 @@
 //! ```
 
 pub mod context;
+pub mod data;
 pub mod judge;
 pub mod loss;
 pub mod method;
 pub mod photos;
+pub mod report;
 pub mod run;
 pub mod saved;
 pub mod task;

@@ -13,9 +13,9 @@ import pathlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
+from scipy.stats import binomtest, hmean
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
 
 OUT = pathlib.Path(__file__).parent / "data" / "eval.json"
 RNG = np.random.default_rng(0)
@@ -79,6 +79,38 @@ def classification():
         "acc1_interval": [interval.low, interval.high],
         "acc5": float(top_k_accuracy_score(labels, logits, k=5)),
         "mean_per_class_recall": float(balanced_accuracy_score(labels, predicted)),
+    }
+
+
+def few_shot():
+    """Two classifiers of the same items; the last class is answered, but has no items. Base and new are halves of the items."""
+    rng = np.random.default_rng(5)
+    labels = np.concatenate([np.arange(6), rng.integers(0, 6, 84)])
+    first, second = (np.round(rng.normal(size=(90, 7)) + s * np.eye(7)[labels], 6).astype(np.float32) for s in (2.0, 1.3))
+    right = [x.argmax(1) == labels for x in (first, second)]
+    b, c = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    # numpy's own resampling: the ends differ from ours by chance alone.
+    difference = right[0].astype(float) - right[1]
+    means = difference[rng.integers(0, 90, (20_000, 90))].mean(1)
+    predicted = first.argmax(1)
+    base, new = float(right[0][:45].mean()), float(right[0][45:].mean())
+    return {
+        "classes": 7,
+        "labels": labels.tolist(),
+        "first": numbers(first),
+        "second": numbers(second),
+        "acc1": float(right[0].mean()),
+        # Dassl's evaluator, KaiyangZhou/Dassl.pytorch c61a1b5, dassl/evaluation/evaluator.py
+        "macro_f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels))),
+        "confusion": confusion_matrix(labels, predicted, labels=np.arange(7)).ravel().tolist(),
+        "answers": predicted.tolist(),
+        "difference": float(difference.mean()),
+        "interval": np.percentile(means, [2.5, 97.5]).tolist(),
+        "only": [b, c],
+        "p": binomtest(min(b, c), b + c).pvalue,
+        "mcnemar": [[i, j, binomtest(i, i + j).pvalue] for i, j in [(0, 1), (3, 9), (40, 61), (2, 700), (900, 1100)]],
+        "harmonic": [base, new, float(hmean([base, new]))],
+        "spread": [float(np.mean([base, new, 0.5])), float(np.std([base, new, 0.5], ddof=1))],
     }
 
 
@@ -218,6 +250,7 @@ OUT.write_text(
         {
             "retrieval": retrieval(),
             "classification": classification(),
+            "few_shot": few_shot(),
             "probe": probe(),
             "knn": knn(),
             "geometry": geometry(),

@@ -3,7 +3,11 @@
 use super::golden::golden_directory;
 use clip_cli::eval::geometry::{Estimate, effective_rank, tolerance};
 use clip_cli::eval::lbfgs::Stop;
-use clip_cli::eval::{Interval, Pairs, Sample, Side, Tally, geometry, knn, probe, retention, retrieval};
+use clip_cli::eval::paired::mcnemar;
+use clip_cli::eval::{
+    Interval, Pairs, Sample, Side, Spread, Tally, answers, geometry, harmonic_mean, knn, paired, probe, retention,
+    retrieval,
+};
 use clip_cli::model::spec::Objective;
 use serde_json::Value;
 
@@ -63,6 +67,40 @@ fn classification_is_scikit_learns() {
     close(found.mean_per_class_recall, &golden["mean_per_class_recall"], 1e-12);
     close(found.acc1_interval.0, &golden["acc1_interval"][0], 1e-9);
     close(found.acc1_interval.1, &golden["acc1_interval"][1], 1e-9);
+}
+
+#[test]
+fn few_shot_metrics_are_scikit_learns_and_scipys() {
+    let golden = golden("few_shot");
+    let (classes, labels) = (place(&golden["classes"]), places(&golden["labels"]));
+    let (first, second) = (rows(&golden["first"]), rows(&golden["second"]));
+    let tally = Tally::of(&first, classes, &labels);
+    let found = tally.metrics().unwrap();
+    close(found.acc1, &golden["acc1"], 1e-12);
+    close(found.macro_f1, &golden["macro_f1"], 1e-12);
+    let confusion: Vec<usize> = tally.confusion().into_iter().map(|count| count as usize).collect();
+    assert_eq!(confusion, places(&golden["confusion"]));
+    assert_eq!(answers(&first, classes), places(&golden["answers"]));
+    let right = |logits: &[f32]| -> Vec<bool> {
+        answers(logits, classes).iter().zip(&labels).map(|(answer, label)| answer == label).collect()
+    };
+    let found = paired(&right(&first), &right(&second), 0);
+    close(found.difference, &golden["difference"], 1e-12);
+    // A thousand resamples: the ends move by a few hundredths of the width.
+    close(found.interval.0, &golden["interval"][0], 0.02);
+    close(found.interval.1, &golden["interval"][1], 0.02);
+    assert_eq!([found.first_only as usize, found.second_only as usize].to_vec(), places(&golden["only"]));
+    close(found.p, &golden["p"], 1e-12);
+    for case in golden["mcnemar"].as_array().unwrap() {
+        let p = mcnemar(place(&case[0]) as u64, place(&case[1]) as u64);
+        let want = case[2].as_f64().unwrap();
+        assert!((p / want - 1.0).abs() < 1e-9, "{case}: {p}");
+    }
+    let [base, new] = [0, 1].map(|at| golden["harmonic"][at].as_f64().unwrap());
+    close(harmonic_mean(base, new), &golden["harmonic"][2], 1e-12);
+    let spread = Spread::of(&[base, new, 0.5]).unwrap();
+    close(spread.mean, &golden["spread"][0], 1e-12);
+    close(spread.std.unwrap(), &golden["spread"][1], 1e-12);
 }
 
 #[test]

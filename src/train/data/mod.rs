@@ -28,6 +28,7 @@ pub use epoch::{Captions, Epoch, Pair, Sampler};
 pub use loader::{Batch, Failure, Loader, LoaderOptions, NegativeImage, Transform};
 pub use mixture::Part;
 pub use place::Place;
+pub(crate) use place::Spill;
 pub use same::{Duplicates, Keys, alone, same};
 pub use split::Split;
 

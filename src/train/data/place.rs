@@ -71,14 +71,14 @@ fn first_eight(hash: &blake3::Hash) -> u64 {
 /// A temporary file for images of sources that are read from front to end only. It has no name and goes with the last
 /// [`Place`] in it.
 #[derive(Debug, Default)]
-pub(super) struct Spill {
+pub(crate) struct Spill {
     file: Option<Arc<File>>,
     len: u64,
 }
 
 impl Spill {
     /// Keeps these bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Place> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Place> {
         let no_room = |error: std::io::Error| {
             Error::run(error)
                 .at("a temporary file for images of tables and compressed archives")

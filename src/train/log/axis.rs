@@ -2,17 +2,17 @@
 
 /// An axis from one number to another, with ticks at round ones.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
-    pub(super) low: f64,
-    pub(super) high: f64,
-    pub(super) ticks: Vec<f64>,
+pub(crate) struct Axis {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) ticks: Vec<f64>,
     /// From one tick to the next.
     step: f64,
 }
 
 impl Axis {
     /// An axis that holds these numbers, all finite, with about `most` ticks. With `round` it begins and ends at a tick.
-    pub(super) fn new(numbers: impl Iterator<Item = f64>, most: usize, round: bool) -> Self {
+    pub(crate) fn new(numbers: impl Iterator<Item = f64>, most: usize, round: bool) -> Self {
         let (mut low, mut high) = numbers.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
             (low, high) = (0.0, 1.0);
@@ -36,12 +36,12 @@ impl Axis {
     }
 
     /// Where a number lies between the ends, 0 to 1.
-    pub(super) fn place(&self, v: f64) -> f64 {
+    pub(crate) fn place(&self, v: f64) -> f64 {
         (v - self.low) / (self.high - self.low)
     }
 
     /// A tick's number, as short as its neighbours allow.
-    pub(super) fn label(&self, tick: f64) -> String {
+    pub(crate) fn label(&self, tick: f64) -> String {
         let most = self.low.abs().max(self.high.abs());
         if tick.abs() < self.step * 1e-6 {
             return "0".into();
@@ -64,7 +64,7 @@ fn round_step(least: f64) -> f64 {
 }
 
 /// A value with about four digits.
-pub(super) fn short(v: f64) -> String {
+pub(crate) fn short(v: f64) -> String {
     if v == 0.0 {
         return "0".into();
     }

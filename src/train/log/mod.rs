@@ -3,7 +3,7 @@
 //! Metrics and events grow by one write a record, so that a killed run tears the last record at most. A run that goes on
 //! from a checkpoint cuts both back to the checkpoint's step, and then each step appears once.
 
-mod axis;
+pub(crate) mod axis;
 mod crc32c;
 pub mod curve;
 pub mod metrics;
