@@ -30,31 +30,42 @@ pub struct Context {
     /// For each place of `ids` which learnt vector stands there.
     slots: Vec<Option<u32>>,
     count: usize,
+    place: Place,
     /// Where deep prompts stand.
     at: usize,
 }
 
 impl Context {
-    /// Room for `count` vectors around the names of a task's classes; `fixed` are words between them and the name
-    /// (MaPLe's `of a`).
+    /// Room for `count` vectors around the names of a task's classes; `fixed` are tokens of words between them and
+    /// the name (MaPLe's `of a`).
     ///
     /// # Errors
     /// Usage, when a prompt does not fit into the context length, or a name has no token.
-    pub fn new(task: &Task<'_>, count: usize, fixed: &str, place: Place) -> Result<Self> {
+    pub fn new(task: &Task<'_>, count: usize, fixed: &[u32], place: Place) -> Result<Self> {
         let tokenizer = task.clip.tokenizer()?;
         let (tokenizer, spec) = (&tokenizer.0, &tokenizer.1);
         let encode = |text: &str| tokenizer.encode(&spec.clean.apply(text));
+        // Words behind others: some tokenizers give a word another token at the beginning of a text.
+        let first_word = encode("a")?;
+        let behind = |text: &str| -> Result<Vec<u32>> {
+            let tokens = encode(&format!("a {text}"))?;
+            tokens.strip_prefix(first_word.as_slice()).map_or_else(|| encode(text), |tokens| Ok(tokens.to_vec()))
+        };
         let mut rows = Vec::new();
         let mut learnt = Vec::new();
         let before = spec.frame.before.len();
         for name in &task.names {
-            let name_len = encode(name)?.len();
-            let words = if fixed.is_empty() { format!("{name}.") } else { format!("{fixed} {name}.") };
-            let body = encode(&words)?;
-            let Some(&ordinary) = body.first().filter(|_| name_len > 0) else {
-                return Err(Error::usage(format!("the class `{name}` has no token")).hint("name it with --classnames"));
+            let (name_tokens, mut body) = match place {
+                Place::Front => (encode(name)?, encode(&format!("{name}."))?),
+                _ => (behind(name)?, behind(&format!("{name}."))?),
             };
-            let name_end = (body.len() - encode(&format!("{name}."))?.len() + name_len).min(body.len());
+            let mut name_end = name_tokens.len().min(body.len());
+            if name_end == 0 {
+                return Err(Error::usage(format!("the class `{name}` has no token")).hint("name it with --classnames"));
+            }
+            let ordinary = body[0];
+            name_end += fixed.len();
+            body = [fixed, &body].concat();
             // How many vectors stand in front of which part of the body.
             let (first, cut) = match place {
                 Place::End => (count, body.len()),
@@ -82,22 +93,47 @@ impl Context {
         let tokens = task.text()?.embed(&batch.ids, batch.len)?.detach();
         let (items, len, width) = tokens.dims3()?;
         let tokens = tokens.reshape((items * len, width))?;
-        Ok(Self { ids: batch.ids, len, tokens, slots, count, at: before })
+        Ok(Self { ids: batch.ids, len, tokens, slots, count, place, at: before })
     }
 
     /// The embeddings of a phrase's tokens, (tokens, width): what vectors begin as.
     pub fn phrase(task: &Task<'_>, phrase: &str) -> Result<Tensor> {
+        let ids = Self::tokens(task, phrase)?;
+        Ok(task.text()?.embed(&ids, ids.len())?.squeeze(0)?.detach())
+    }
+
+    /// A phrase's tokens.
+    pub fn tokens(task: &Task<'_>, phrase: &str) -> Result<Vec<u32>> {
         let tokenizer = task.clip.tokenizer()?;
         let ids = tokenizer.0.encode(&tokenizer.1.clean.apply(phrase))?;
-        if ids.is_empty() {
-            return Err(Error::usage(format!("the phrase `{phrase}` has no token")));
+        match ids.is_empty() {
+            true => Err(Error::usage(format!("the phrase `{phrase}` has no token"))),
+            false => Ok(ids),
         }
-        Ok(task.text()?.embed(&ids, ids.len())?.squeeze(0)?.detach())
     }
 
     /// How long the tower's token vectors are.
     pub fn width(task: &Task<'_>) -> Result<usize> {
         Ok(task.text()?.embed(&[0], 1)?.dim(2)?)
+    }
+
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.slots.len() / self.len.max(1)
+    }
+
+    /// The same for parts of at most `most` classes, in their order.
+    pub fn parts(&self, most: usize) -> Result<Vec<Self>> {
+        let part = |from: usize| {
+            let places = from * self.len..(from + most.max(1)).min(self.classes()) * self.len;
+            Ok(Self {
+                ids: self.ids[places.clone()].to_vec(),
+                slots: self.slots[places.clone()].to_vec(),
+                tokens: self.tokens.narrow(0, places.start, places.len())?,
+                ..*self
+            })
+        };
+        (0..self.classes()).step_by(most.max(1)).map(part).collect()
     }
 
     /// How many learnt vectors there are in each prompt.
@@ -125,8 +161,11 @@ impl Context {
     /// front of block `i + 1`.
     ///
     /// # Errors
-    /// Run, when deep prompts are to stand elsewhere than at the beginning.
+    /// Usage, when deep prompts are to stand elsewhere than at the beginning.
     pub fn encode(&self, tower: &TextTower, vectors: &Tensor, deep: &[Tensor]) -> Result<Tensor> {
+        if !deep.is_empty() && self.place != Place::End {
+            return Err(Error::usage("deep prompts stand in front of the class name: nowhere else"));
+        }
         tower.forward_prompted(&self.fill(vectors)?, &self.ids, deep, self.at)
     }
 

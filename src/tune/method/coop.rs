@@ -34,14 +34,18 @@ impl CoOp {
         let ctx = options.context(task, usual, phrase)?;
         let count = ctx.dim(ctx.rank() - 2)?;
         // What does not fit is said now, not at the first step.
-        Context::new(task, count, "", options.place)?;
+        Context::new(task, count, &[], options.place)?;
         Ok(Self { ctx, place: options.place })
     }
 
-    /// The classes' rows (classes, dim), not normalised.
+    /// The prompts of a task's classes, with room for the vectors.
+    pub(super) fn context(&self, task: &Task<'_>) -> Result<Context> {
+        Context::new(task, self.ctx.dim(self.ctx.rank() - 2)?, &[], self.place)
+    }
+
+    /// The classes' rows (classes, dim), not normalised, with these vectors in the shape of `ctx`.
     pub(super) fn rows(&self, task: &Task<'_>, ctx: &Tensor) -> Result<Tensor> {
-        let context = Context::new(task, ctx.dim(ctx.rank() - 2)?, "", self.place)?;
-        context.encode(&*task.text()?, ctx, &[])
+        self.context(task)?.encode(&*task.text()?, ctx, &[])
     }
 }
 

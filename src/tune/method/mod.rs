@@ -4,8 +4,12 @@
 //! ([`Method::texts`]), how images become features ([`Method::features`]), and how both become logits
 //! ([`Method::logits`]); what it leaves out is zero-shot's.
 
+mod cocoop;
 mod coop;
+mod kgcoop;
 mod options;
+mod pre;
+mod prograd;
 mod zeroshot;
 
 pub use options::{Options, Setting};
@@ -22,7 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// All methods.
-pub static METHODS: &[&Entry] = &[&zeroshot::ENTRY, &coop::ENTRY];
+pub static METHODS: &[&Entry] = &[&zeroshot::ENTRY, &coop::ENTRY, &cocoop::ENTRY, &kgcoop::ENTRY, &prograd::ENTRY, &pre::ENTRY];
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
