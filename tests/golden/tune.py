@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 import tune_deep as deep
+import tune_features as features
 import tune_prompts as prompts
 from tune_towers import BATCH, CLASSES, TEMPLATE, TEMPLATES, Towers, labels
 
 HERE = Path(__file__).parent
-STEPS = 20
+STEPS, LARGEST = 20, 190_000
 PHRASE = prompts.PHRASE
 CLIP, DINO, SIGLIP = "hf-clip-quickgelu", "custom-text-dinov2", "hf-siglip"
 
@@ -33,6 +34,9 @@ def adamw(lr, weight_decay=1e-2, eps=1e-8):
 
 
 DEEP = {"n_ctx": 2, "init": PHRASE, "depth": 2}
+SUPPORT = [30, 31, 32, 33]  # steps whose batches are the labelled examples
+TIP = {"support": SUPPORT, "alpha": 1.17, "beta": 1.0}
+CLASS = {"template": TEMPLATE}
 # name: method, checkpoint, settings, optimizer
 CASES = {
     "coop-random": (prompts.CoOp, CLIP, {"n_ctx": 4}, sgd(2e-3)),
@@ -55,6 +59,31 @@ CASES = {
     "maple-dinov2": (deep.Maple, DINO, DEEP, sgd(3.5e-3)),
     "ivlp": (deep.Ivlp, CLIP, {**DEEP, "n_ctx": 4, "n_image": 3}, sgd(2.5e-3)),
     "ivlp-dinov2": (deep.Ivlp, DINO, {**DEEP, "n_image": 2}, sgd(2.5e-3)),
+    "promptsrc": (deep.PromptSrc, CLIP, {
+        **DEEP, "n_ctx": 4, "n_image": 4, "templates": TEMPLATES, "text_weight": 25.0, "image_weight": 10.0, "logit_weight": 1.0,
+        "average": [15, 1],
+    }, sgd(2.5e-3)),
+    "restore": (deep.Restore, CLIP, {**DEEP, "lambda": 1.0, "ratio": 0.05, "hidden": 160}, sgd(1e-3)),
+    "pre-lstm": (prompts.Pre, CLIP, {"init": PHRASE, "encoder": "lstm"}, sgd(1e-2)),
+    "pre-mlp": (prompts.Pre, CLIP, {"init": PHRASE, "encoder": "mlp", "hidden": 64}, sgd(5e-3)),
+    "zeroshot": (features.ZeroShot, CLIP, {"templates": [TEMPLATE]}, None),
+    "zeroshot-dinov2": (features.ZeroShot, DINO, {"templates": [TEMPLATE]}, None),
+    "zeroshot-siglip": (features.ZeroShot, SIGLIP, {"templates": [TEMPLATE]}, None),
+    "ensemble": (features.Ensemble, CLIP, {"templates": TEMPLATES}, None),
+    "tip": (features.Tip, CLIP, {**TIP, "grid": [[0.1, 0.1], [1.17, 1.0], [3.0, 5.5], [5.0, 12.0]]}, None),
+    "tip-f": (features.TipF, CLIP, TIP, adamw(1e-3, eps=1e-4)),
+    "clip-adapter": (features.ClipAdapter, CLIP, {"ratio": 0.2}, sgd(5e-2)),
+    "clip-adapter-off": (features.ClipAdapter, CLIP, {"ratio": 0.0}, None),
+    "linear-probe": (features.LinearProbe, CLIP, {"support": SUPPORT, "C": 1.0}, None),
+    "linear-probe-loose": (features.LinearProbe, CLIP, {"support": SUPPORT, "C": 316.0}, None),
+    "lora": (features.Lora, CLIP, {**CLASS, "r": 2, "alpha": 1.0}, adamw(2e-3)),
+    "layernorm": (features.LayerNorm, CLIP, CLASS, adamw(1e-3)),
+    "bitfit": (features.BitFit, CLIP, CLASS, adamw(1e-3)),
+    "tfup": (features.Tfup, CLIP, {"unlabelled": list(range(30, 40)), "templates": TEMPLATES, "alpha": 0.3, "beta": 1.0}, None),
+    "tfup-few": (features.Tfup, CLIP, {
+        "unlabelled": list(range(30, 34)), "templates": [TEMPLATE], "alpha": 0.3, "beta": 1.0, "shots": 2,
+    }, None),
+    "close": (features.Close, CLIP, {"templates": TEMPLATES, "sigma": 0.08, "steps": STEPS}, adamw(1e-2)),
 }
 
 
@@ -81,9 +110,11 @@ def run(name, towers):
     with torch.no_grad():
         logits = m.logits(0)
     tensors = named("param", m.params) | {"logits": logits} | m.extra
-    if m.starts_as == "zeroshot":
-        zeroshot = towers.logits(prompts.Method.images(m, 0), towers.classes())
-        assert torch.allclose(logits, zeroshot, rtol=0, atol=1e-12), name
+    about |= getattr(m, "about", {})
+    if m.starts_as:
+        templates = [TEMPLATE] if m.starts_as == "zeroshot" else TEMPLATES
+        plain = towers.logits(prompts.Method.images(m, 0), towers.classes(templates))
+        assert torch.allclose(logits, plain, rtol=0, atol=1e-12), name
     if not spec:
         return about, tensors
     about |= {"batch": BATCH, "steps": STEPS, "optimizer": spec}
@@ -125,19 +156,32 @@ def write(data):
     folder = data / "tune"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    towers, cases, files = {}, [], {}
-    for name, (method, checkpoint, *_) in CASES.items():
+    towers, cases = {}, []
+    for name, (_, checkpoint, *_) in CASES.items():
         if checkpoint not in towers:
             towers[checkpoint] = Towers(data / checkpoint)
         about, tensors = run(name, towers[checkpoint])
-        about["file"] = f"{name}.safetensors"
+        about["files"] = save(folder, name, tensors)
         cases.append(about)
-        plain = {f"{name}/{k}": v.detach().clone().contiguous() for k, v in tensors.items()}
-        save_file(plain, folder / about["file"])
-        (folder / about["file"]).chmod(0o644)
         report(about, tensors)
     lines = ",\n".join(json.dumps(c) for c in cases)
     (data / "tune.json").write_text(f"[\n{lines}\n]\n")
+
+
+def save(folder, name, tensors):
+    """One file, or as many as it takes to keep each under LARGEST."""
+    parts, size = [{}], 0
+    for key, value in tensors.items():
+        value = value.detach().clone().contiguous()
+        if size + value.nbytes > LARGEST:
+            parts, size = [*parts, {}], 0
+        parts[-1][f"{name}/{key}"] = value
+        size += value.nbytes
+    files = [f"{name}{f'-{i + 1}' if i else ''}.safetensors" for i in range(len(parts))]
+    for file, part in zip(files, parts):
+        save_file(part, folder / file)
+        (folder / file).chmod(0o644)
+    return files
 
 
 def report(about, tensors):

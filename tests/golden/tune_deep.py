@@ -103,7 +103,7 @@ class PromptSrc(Ivlp):
         images, texts = (unit(x) for x in self.raw(step))
         plain = unit(self.towers.image(self.towers.pixels(step)))
         logits, target = self.towers.logits(images, texts), self.towers.logits(plain, self.frozen)
-        kl = F.kl_div(logits.log_softmax(-1), target.log_softmax(-1), reduction="mean", log_target=True)
+        kl = F.kl_div(logits.log_softmax(-1), target.log_softmax(-1), reduction="sum", log_target=True) / logits.numel()
         s = self.settings
         l1 = s["text_weight"] * F.l1_loss(texts, self.frozen) + s["image_weight"] * F.l1_loss(images, plain)
         return F.cross_entropy(logits, labels(step)) + l1 + s["logit_weight"] * kl
