@@ -21,6 +21,7 @@ import oracle
 import sensitivity
 import text
 import trajectory
+import tune
 
 HERE = Path(__file__).parent
 TEXTS = [
@@ -67,6 +68,7 @@ def main(names):
         negatives.write(HERE / "data")
         objectives.write(HERE / "data")
         trajectory.write(HERE / "data")
+        tune.write(HERE / "data")
 
 
 if __name__ == "__main__":
