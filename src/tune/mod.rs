@@ -7,6 +7,7 @@
 //! ```
 
 pub mod context;
+pub mod deep;
 pub mod data;
 pub mod judge;
 pub mod loss;

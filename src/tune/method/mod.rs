@@ -6,10 +6,15 @@
 
 mod cocoop;
 mod coop;
+mod ivlp;
 mod kgcoop;
+mod maple;
 mod options;
 mod pre;
 mod prograd;
+mod promptsrc;
+mod restore;
+mod vpt;
 mod zeroshot;
 
 pub use options::{Options, Setting};
@@ -23,10 +28,23 @@ use crate::model::spec::ImageSpec;
 use crate::ops::{self, normalize};
 use candle_core::{DType, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// All methods.
-pub static METHODS: &[&Entry] = &[&zeroshot::ENTRY, &coop::ENTRY, &cocoop::ENTRY, &kgcoop::ENTRY, &prograd::ENTRY, &pre::ENTRY];
+pub static METHODS: &[&Entry] = &[
+    &zeroshot::ENTRY,
+    &coop::ENTRY,
+    &cocoop::ENTRY,
+    &kgcoop::ENTRY,
+    &prograd::ENTRY,
+    &pre::ENTRY,
+    &vpt::ENTRY,
+    &ivlp::ENTRY,
+    &maple::ENTRY,
+    &promptsrc::ENTRY,
+    &restore::ENTRY,
+];
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -81,7 +99,7 @@ pub struct Needs {
 }
 
 /// How a method is trained.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recipe {
     /// How often each image is seen; 0 where nothing is trained step by step.
     pub epochs: usize,

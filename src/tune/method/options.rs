@@ -7,7 +7,7 @@ use crate::tune::Task;
 use crate::tune::context::{Context, Place};
 use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use crate::train::objective::Setting;
 
@@ -24,6 +24,8 @@ pub struct Options {
     pub class_specific: bool,
     /// The method's own numbers.
     numbers: BTreeMap<String, f64>,
+    /// Those of them that somebody said.
+    said: BTreeSet<String>,
     /// What everything random follows from.
     pub seed: u64,
 }
@@ -49,7 +51,8 @@ impl Options {
             }
             numbers.insert(name.clone(), *value);
         }
-        Ok(Self { numbers, seed, ..Self::default() })
+        let said = said.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { numbers, said, seed, ..Self::default() })
     }
 
     /// A number that the method's entry lists.
@@ -60,6 +63,11 @@ impl Options {
     /// The same, where it counts something.
     pub fn count(&self, name: &str) -> usize {
         self.get(name).max(0.0) as usize
+    }
+
+    /// Whether somebody said this number.
+    pub fn is_said(&self, name: &str) -> bool {
+        self.said.contains(name)
     }
 
     /// All numbers, by name.
