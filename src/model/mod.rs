@@ -215,7 +215,7 @@ impl Clip {
         self.image()?.forward_prompted(pixels, &self.image_prompts)
     }
 
-    /// The image tower, loaded at the first call.
+    /// The image tower, loaded at the first call: constants, to embed with.
     pub fn image(&self) -> Result<Arc<ImageTower>> {
         self.image.get(|| {
             let tower = self.build_image(View::Constant)?;
@@ -224,7 +224,7 @@ impl Clip {
         })
     }
 
-    /// The text tower, loaded at the first call.
+    /// The text tower, loaded at the first call: constants, to embed with.
     pub fn text(&self) -> Result<Arc<TextTower>> {
         self.text.get(|| {
             let tower = self.build_text(View::Constant)?;
@@ -379,7 +379,11 @@ impl TextTower {
     /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), not normalised.
     /// `ids` (items × len) say where texts end and what is padding; `prompts[i]` (n, width) takes the place of the tokens
     /// from `at` on in front of block `i + 1`.
+    ///
+    /// # Errors
+    /// Usage, when there are more of them than blocks behind the first.
     pub fn forward_prompted(&self, tokens: &Tensor, ids: &[u32], prompts: &[Tensor], at: usize) -> Result<Tensor> {
+        stack::fits("text", if prompts.is_empty() { 0 } else { prompts.len() + 1 }, self.layers())?;
         let mut between = |layer: usize, x: Tensor| match layer.checked_sub(1).and_then(|i| prompts.get(i)) {
             Some(prompt) => stack::replaced(&x, at, prompt),
             None => Ok(x),

@@ -65,10 +65,7 @@ impl<'a> Run<'a> {
         (photos, support): (&'a Photos, &'a Support),
         seed: u64,
     ) -> Result<Self> {
-        let settings = Settings { beta1: 0.9, beta2: 0.999, eps: recipe.eps, weight_decay: recipe.wd };
-        // As Dassl's optimisers, which know no groups: everything decays.
-        let params = method.params().into_iter().map(|(name, var)| (name, var, true, 1.0));
-        let optimizer = Optimizer::new(recipe.optimizer, settings, params)?;
+        let optimizer = optimizer(&recipe, &*method)?;
         Ok(Self {
             entry,
             recipe,
@@ -96,6 +93,8 @@ impl<'a> Run<'a> {
     pub fn run(&mut self, watch: &mut dyn FnMut(&Report) -> Result<()>) -> Result<()> {
         if self.epoch == 0 {
             self.method.fit(self.task, self.support)?;
+            // Some parameters are made of the training images.
+            self.optimizer = optimizer(&self.recipe, &*self.method)?;
         }
         let (epochs, epoch_steps) = (self.recipe.epochs, self.epoch_steps());
         while self.epoch < epochs {
@@ -138,6 +137,7 @@ impl<'a> Run<'a> {
         let at = all.get("at").ok_or_else(|| Error::run("this is no checkpoint").at(path.display()))?;
         self.epoch = at.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(0.0) as usize;
         self.method.restore(&part("method."))?;
+        self.optimizer = optimizer(&self.recipe, &*self.method)?;
         self.optimizer.restore(&part("optimizer."), self.epoch * self.epoch_steps())?;
         Ok(true)
     }
@@ -236,4 +236,11 @@ impl<'a> Run<'a> {
         hash.update(purpose.as_bytes()).update(&self.seed.to_le_bytes()).update(&(at as u64).to_le_bytes());
         ChaCha8Rng::from_seed(*hash.finalize().as_bytes())
     }
+}
+
+/// The optimiser of a method's parameters as they are now. As Dassl's, it knows no groups: everything decays.
+fn optimizer(recipe: &Recipe, method: &dyn Method) -> Result<Optimizer> {
+    let settings = Settings { beta1: 0.9, beta2: 0.999, eps: recipe.eps, weight_decay: recipe.wd };
+    let params = method.params().into_iter().map(|(name, var)| (name, var, true, 1.0));
+    Optimizer::new(recipe.optimizer, settings, params)
 }

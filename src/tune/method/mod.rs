@@ -4,16 +4,26 @@
 //! ([`Method::texts`]), how images become features ([`Method::features`]), and how both become logits
 //! ([`Method::logits`]); what it leaves out is zero-shot's.
 
+mod bitfit;
+mod clip_adapter;
+mod close;
 mod cocoop;
 mod coop;
+mod inside;
 mod ivlp;
 mod kgcoop;
+mod layernorm;
+mod linear_probe;
+mod lora;
 mod maple;
 mod options;
 mod pre;
 mod prograd;
 mod promptsrc;
 mod restore;
+mod tfup;
+mod tip;
+mod tip_f;
 mod vpt;
 mod zeroshot;
 
@@ -43,8 +53,7 @@ pub static METHODS: &[&Entry] = &[
     &ivlp::ENTRY,
     &maple::ENTRY,
     &promptsrc::ENTRY,
-    &restore::ENTRY,
-];
+    &restore::ENTRY, &tip::ENTRY, &tip_f::ENTRY, &clip_adapter::ENTRY, &linear_probe::ENTRY, &lora::ENTRY, &layernorm::ENTRY, &bitfit::ENTRY, &tfup::ENTRY, &close::ENTRY];
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
