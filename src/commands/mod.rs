@@ -20,6 +20,7 @@ mod search;
 mod sheet;
 mod show;
 mod similarity;
+mod tune;
 mod zeroshot;
 
 pub use args::{ImageArgs, ReadArgs};
@@ -39,6 +40,7 @@ pub static COMMANDS: &[Entry] = &[
     Entry::of::<search::Search>(),
     Entry::of::<dedup::Dedup>(),
     Entry::of::<index::Index>(),
+    Entry::of::<tune::Tune>(),
     Entry::of::<finetune::Finetune>(),
     Entry::of::<merge::Merge>(),
     Entry::of::<negatives::Negatives>(),

@@ -28,16 +28,14 @@ pub struct Saved {
     pub options: Options,
     /// The classes that it was tuned on, as prompts show them.
     pub classes: Vec<String>,
-    /// What the data call these classes: folders, labels.
-    pub labels: Vec<String>,
     /// The prompts that people wrote, as they were named: a set of templates, a file, or one with a placeholder.
     pub templates: String,
     /// Another input size, in pixels.
     pub image_size: Option<usize>,
-    /// How many images a class had, if not all.
-    pub shots: Option<usize>,
-    /// What the data are, in hexadecimal.
-    pub data: String,
+    /// How it was trained.
+    pub recipe: serde_json::Value,
+    /// The images, as they were named, and what they are, in hexadecimal.
+    pub data: [String; 2],
     /// The version of this program.
     pub version: String,
 }
@@ -49,7 +47,7 @@ impl Saved {
     /// The directory of a tuned model, if that is what is named.
     pub fn find(model: Option<&str>) -> Option<PathBuf> {
         let directory = Path::new(model?);
-        directory.join(CARD).is_file().then(|| directory.to_owned())
+        [CARD, WEIGHTS].iter().all(|name| directory.join(name).is_file()).then(|| directory.to_owned())
     }
 
     /// Reads the card of a directory.
@@ -60,12 +58,16 @@ impl Saved {
         serde_json::from_slice(&text).map_err(broken)
     }
 
-    /// Writes card and weights; the card last, since it makes the directory a model.
-    pub fn write(&self, directory: &Path, state: &Tensors) -> Result<()> {
-        write(&directory.join(WEIGHTS), state)?;
+    /// Writes the card, when a run begins.
+    pub fn begin(&self, directory: &Path) -> Result<()> {
         let mut card = serde_json::to_vec_pretty(self).map_err(Error::run)?;
         card.push(b'\n');
         write_file(&directory.join(CARD), &card)
+    }
+
+    /// Writes what was learnt, which makes the directory a model.
+    pub fn finish(directory: &Path, state: &Tensors) -> Result<()> {
+        write(&directory.join(WEIGHTS), state)
     }
 
     /// The method's entry.
