@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::spec::BlocksSpec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::gradients::checkpoint;
 use crate::ops::{Mask, Rotation};
 use crate::weights::Params;
@@ -58,10 +58,25 @@ impl Stack {
     }
 }
 
+/// Refuses learnt tokens in front of more blocks than the tower has.
+///
+/// # Errors
+/// Usage, with the number of blocks.
+pub(super) fn fits(tower: &str, depth: usize, blocks: usize) -> Result<()> {
+    if depth <= blocks {
+        return Ok(());
+    }
+    let message = format!("the {tower} tower has {blocks} blocks: there is no place for learnt tokens in front of {depth}");
+    Err(Error::usage(message))
+}
+
 /// Tokens (items, tokens, width) with learnt ones (n, width), the same for each item, in the place of those from `at` on.
 pub(super) fn replaced(x: &Tensor, at: usize, prompt: &Tensor) -> Result<Tensor> {
     let (items, len, _) = x.dims3()?;
     let end = at + prompt.dim(0)?;
+    if end > len {
+        return Err(Error::usage(format!("there is no place for learnt tokens from {at} to {end} among {len}")));
+    }
     let parts = [x.narrow(1, 0, at)?, spread(prompt, items)?, x.narrow(1, end, len - end)?];
     let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
     Ok(Tensor::cat(&parts, 1)?)

@@ -4,8 +4,8 @@ use super::attentional_pooler::AttentionalPooler;
 use super::conv_stem::ConvStem;
 use super::positions::{Positions, rotation};
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
-use super::stack::{Between, Stack, replaced, spread};
-use crate::error::Result;
+use super::stack::{Between, Stack, fits, replaced, spread};
+use crate::error::{Error, Result};
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Window, attention, unfold};
 use crate::weights::Params;
 use candle_core::Tensor;
@@ -61,8 +61,15 @@ impl Vit {
     /// positions, from before the first norm on; `prompts[i]`, as many, takes its place in front of block `i` (Jia et al. 2022, as
     /// MaPLe's code has it: `clip/model.py` of muzairkhattak/multimodal-prompt-learning). What becomes of them at the end
     /// is not pooled.
+    ///
+    /// # Errors
+    /// Usage, when there are more of them than blocks, or not as many tokens each.
     pub fn forward_prompted(&self, pixels: &Tensor, prompts: &[Tensor]) -> Result<Tensor> {
         let Some(first) = prompts.first() else { return self.forward(pixels) };
+        fits("image", prompts.len(), self.layers())?;
+        if prompts.iter().any(|prompt| prompt.dims() != first.dims()) {
+            return Err(Error::usage("the learnt tokens are not as many in front of each block"));
+        }
         let count = first.dim(0)?;
         let mut between = |layer: usize, x: Tensor| match prompts.get(layer) {
             Some(prompt) if layer > 0 => replaced(&x, x.dim(1)? - count, prompt),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub(super) static ENTRY: Entry = Entry {
     name: "ivlp",
     trains: "2 vectors in the place of words and 2 tokens behind an image's patches, in front of each block (--n-ctx, n_image, depth)",
-    source: "Rasheed et al. 2023, arXiv 2212.03640; muzairkhattak/multimodal-prompt-learning: trainers/independentVLPro.py, clip/model.py",
+    source: "Rasheed et al. 2023, arXiv 2212.03640; muzairkhattak/multimodal-prompt-learning: trainers/independentVL.py, clip/model.py",
     differs: None,
     sees: Sees::Pixels,
     needs: Needs { image_tokens: true, depth: 1 },

@@ -18,7 +18,7 @@ pub(super) static ENTRY: Entry = Entry {
     needs: Needs { image_tokens: true, depth: 1 },
     new_classes: true,
     options: &[deep::depth(12.0)],
-    // configs/trainers/VPT: eight tokens at depth 12.
+    // configs/trainers/VPT/vit_b16_c2_ep5_batch4_4.yaml
     recipe: Recipe { epochs: 5, batch: 4, lr: 2.5e-3, ..SGD },
     prepare: None,
     build: |task, options| {
