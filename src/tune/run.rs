@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// A method on its way.
 pub struct Run<'a> {
@@ -53,6 +54,8 @@ pub struct Report {
     pub rate: f64,
     /// The norm of all gradients together.
     pub gradient_norm: f64,
+    /// How long the step took.
+    pub seconds: f64,
 }
 
 impl<'a> Run<'a> {
@@ -101,7 +104,7 @@ impl<'a> Run<'a> {
             let order = self.order();
             let rate = self.rate();
             for (i, index) in order.chunks(self.recipe.batch).take(epoch_steps).enumerate() {
-                let step = self.epoch * epoch_steps + i;
+                let (step, begun) = (self.epoch * epoch_steps + i, Instant::now());
                 let mut rng = self.generator("step", step);
                 let batch = self.batch(index)?;
                 let (loss, gradients) = self.method.gradients(self.task, &batch, &mut rng)?;
@@ -115,6 +118,7 @@ impl<'a> Run<'a> {
                     loss,
                     rate,
                     gradient_norm: norm,
+                    seconds: begun.elapsed().as_secs_f64(),
                 })?;
             }
             self.epoch += 1;

@@ -296,6 +296,7 @@ impl<'a> Job<'a> {
                 ("loss", json!(report.loss)),
                 ("lr", json!(report.rate)),
                 ("grad_norm", json!(report.gradient_norm)),
+                ("seconds", json!((report.seconds * 1e4).round() / 1e4)),
             ];
             metrics.write(report.step as u64, &values)?;
             self.app.interrupt.check()

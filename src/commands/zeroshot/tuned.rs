@@ -41,7 +41,12 @@ impl Tuned {
     }
 
     /// What is to be told apart: the labels, or where the method knows only the classes that it was tuned on, these.
-    pub(in crate::commands) fn task<'a>(&self, clip: &'a Clip, labels: &[String], set: &TemplateSet) -> Result<Task<'a>> {
+    pub(in crate::commands) fn task<'a>(
+        &self,
+        clip: &'a Clip,
+        labels: &[String],
+        set: &TemplateSet,
+    ) -> Result<Task<'a>> {
         match self.knows_others()? {
             true => Task::new(clip, labels, set),
             false => Task::new(clip, &self.saved.classes, &self.templates()?),
