@@ -24,11 +24,11 @@ pub struct Probe {
     dim: usize,
 }
 
-/// Rows with their classes.
+/// Rows with their classes, in f32 or f64.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub struct Sample<'a, T = f32> {
     /// The rows, of `dim` finite numbers each.
-    pub rows: &'a [f32],
+    pub rows: &'a [T],
     /// The length of a row.
     pub dim: usize,
     /// The class of each row.
@@ -42,7 +42,7 @@ pub struct Sample<'a> {
 ///
 /// # Panics
 /// When a class is out of range, or the lengths do not fit each other.
-pub fn fit(sample: &Sample<'_>, classes: usize, c: f64, stop: Stop) -> Probe {
+pub fn fit<T: Copy + Into<f64> + Sync>(sample: &Sample<'_, T>, classes: usize, c: f64, stop: Stop) -> Probe {
     let (n, dim) = (sample.labels.len(), sample.dim);
     assert_eq!(sample.rows.len(), n * dim, "a class for each row");
     let width = dim + 1;
@@ -69,7 +69,7 @@ pub fn fit(sample: &Sample<'_>, classes: usize, c: f64, stop: Stop) -> Probe {
 }
 
 /// The loss of some rows, and its gradient.
-fn loss(sample: &Sample<'_>, x: &[f64], classes: usize, part: usize) -> (f64, Vec<f64>) {
+fn loss<T: Copy + Into<f64>>(sample: &Sample<'_, T>, x: &[f64], classes: usize, part: usize) -> (f64, Vec<f64>) {
     let (dim, width) = (sample.dim, sample.dim + 1);
     let last = sample.labels.len().min((part + 1) * PART);
     let (mut value, mut gradient) = (0.0, vec![0.0; classes * width]);
@@ -83,7 +83,7 @@ fn loss(sample: &Sample<'_>, x: &[f64], classes: usize, part: usize) -> (f64, Ve
         for (class, (logit, gradient)) in logits.iter().zip(gradient.chunks_exact_mut(width)).enumerate() {
             let error = (logit - most).exp() / sum - f64::from(u8::from(class == label));
             let (weights, intercept) = gradient.split_at_mut(dim);
-            weights.iter_mut().zip(row).for_each(|(g, &x)| *g += error * f64::from(x));
+            weights.iter_mut().zip(row).for_each(|(g, &x)| *g += error * x.into());
             intercept[0] += error;
         }
     }
@@ -91,7 +91,7 @@ fn loss(sample: &Sample<'_>, x: &[f64], classes: usize, part: usize) -> (f64, Ve
 }
 
 /// The logits of a row under weights, each class's with its intercept behind.
-fn score(x: &[f64], row: &[f32], logits: &mut [f64]) {
+fn score<T: Copy + Into<f64>>(x: &[f64], row: &[T], logits: &mut [f64]) {
     for (logit, x) in logits.iter_mut().zip(x.chunks_exact(row.len() + 1)) {
         // Eight sums at a time, which the compiler keeps in registers; the order does not depend on the machine.
         let (weights, intercept) = x.split_at(row.len());
@@ -99,10 +99,10 @@ fn score(x: &[f64], row: &[f32], logits: &mut [f64]) {
         let (pairs, rest) = (weights.chunks_exact(8).zip(row.chunks_exact(8)), row.len() / 8 * 8);
         for (w, x) in pairs {
             for ((sum, w), &x) in sums.iter_mut().zip(w).zip(x) {
-                *sum += w * f64::from(x);
+                *sum += w * x.into();
             }
         }
-        let tail: f64 = weights[rest..].iter().zip(&row[rest..]).map(|(w, &x)| w * f64::from(x)).sum();
+        let tail: f64 = weights[rest..].iter().zip(&row[rest..]).map(|(w, &x)| w * x.into()).sum();
         *logit = intercept[0] + sums.iter().sum::<f64>() + tail;
     }
 }
@@ -123,7 +123,7 @@ impl Probe {
     }
 
     /// Counts the answers for these rows.
-    pub fn tally(&self, sample: &Sample<'_>) -> Tally {
+    pub fn tally<T: Copy + Into<f64>>(&self, sample: &Sample<'_, T>) -> Tally {
         let flat = self.flat();
         let mut tally = Tally::new(self.intercepts.len());
         let mut logits = vec![0.0; self.intercepts.len()];
@@ -150,7 +150,7 @@ pub struct Sweep {
 /// Looks for the best `C` as CLIP's linear probe does (appendix A.3): 1e-6, 1e-4, 1e-2, 1, 1e2, 1e4 and 1e6 first, then
 /// on both sides of the best with half the distance in each round, down to an eighth of a decade. `train` and
 /// `validation` are parts of the training set: no test image is looked at.
-pub fn sweep(train: &Sample<'_>, validation: &Sample<'_>, classes: usize) -> Sweep {
+pub fn sweep<T: Copy + Into<f64> + Sync>(train: &Sample<'_, T>, validation: &Sample<'_, T>, classes: usize) -> Sweep {
     // Places count steps from 1 on.
     let decade = STEPS_A_DECADE;
     let c = |place: i32| 10f64.powf(f64::from(place) / f64::from(decade));

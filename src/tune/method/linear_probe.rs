@@ -3,7 +3,8 @@
 use super::tip::broken;
 use super::{Entry, Method, NONE, Needs, Options, Sees, Setting, Tensors};
 use crate::error::{Error, Result};
-use crate::eval::probe::{self, Sample, USUAL};
+use crate::eval::lbfgs::Stop;
+use crate::eval::probe::{self, Sample};
 use crate::ops::normalize;
 use crate::tune::Task;
 use crate::tune::photos::Support;
@@ -31,10 +32,14 @@ pub(super) static ENTRY: Entry = Entry {
 /// The strength where nothing was said and there are no validation images (openai/CLIP's README).
 const USUAL_C: f64 = 0.316;
 
+/// Few images let the optimum be met more closely than the sweep needs it.
+const CLOSE: Stop = Stop { gradient: 1e-12, steps: 3000 };
+
 struct LinearProbe {
     /// What was said; 0: nothing.
     c: f64,
     classes: usize,
+    dim: usize,
     kind: (DType, Device),
     /// What was learnt: (classes, dim), (classes).
     learnt: Option<(Tensor, Tensor)>,
@@ -44,7 +49,7 @@ struct LinearProbe {
 
 /// Unit rows and their classes.
 struct Rows {
-    rows: Vec<f32>,
+    rows: Vec<f64>,
     dim: usize,
     labels: Vec<usize>,
 }
@@ -52,12 +57,12 @@ struct Rows {
 impl Rows {
     fn of(support: &Support) -> Result<Self> {
         let unit = normalize(support.view(0)?)?.detach();
-        let rows = unit.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+        let rows = unit.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
         let labels = support.labels.iter().map(|&label| label as usize).collect();
         Ok(Self { rows, dim: unit.dim(1)?, labels })
     }
 
-    fn sample(&self) -> Sample<'_> {
+    fn sample(&self) -> Sample<'_, f64> {
         Sample { rows: &self.rows, dim: self.dim, labels: &self.labels }
     }
 }
@@ -65,12 +70,13 @@ impl Rows {
 impl LinearProbe {
     fn new(task: &Task<'_>, options: &Options) -> Self {
         let kind = (task.dtype(), task.clip.store().device().clone());
-        Self { c: options.get("C"), classes: task.classes(), kind, learnt: None, train: None }
+        let (classes, dim) = (task.classes(), task.clip.spec.embed_dim);
+        Self { c: options.get("C"), classes, dim, kind, learnt: None, train: None }
     }
 
     fn learn(&mut self, c: f64) -> Result<()> {
         let train = self.train.as_ref().ok_or_else(unfit)?;
-        let found = probe::fit(&train.sample(), self.classes, c, USUAL);
+        let found = probe::fit(&train.sample(), self.classes, c, CLOSE);
         let tensor = |numbers: Vec<f64>, shape: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_dtype(self.kind.0)?.to_device(&self.kind.1)?)
         };
@@ -115,12 +121,12 @@ impl Method for LinearProbe {
     }
 
     fn restore(&mut self, state: &Tensors) -> Result<()> {
-        let part = |name: &str, rank: usize| -> Result<Tensor> {
-            let saved = state.get(name).filter(|x| x.rank() == rank && x.dims()[0] == self.classes);
+        let part = |name: &str, shape: &[usize]| -> Result<Tensor> {
+            let saved = state.get(name).filter(|x| x.dims() == shape);
             let saved = saved.ok_or_else(|| broken(&format!("has no `{name}` for {} classes", self.classes)))?;
             Ok(saved.to_dtype(self.kind.0)?.to_device(&self.kind.1)?)
         };
-        self.learnt = Some((part("weight", 2)?, part("bias", 1)?));
+        self.learnt = Some((part("weight", &[self.classes, self.dim])?, part("bias", &[self.classes])?));
         Ok(())
     }
 }

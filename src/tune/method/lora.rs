@@ -2,7 +2,7 @@
 
 use super::inside::{Inside, TOWER, tower};
 use super::{Entry, Needs, Options, Recipe, SGD, Sees, Setting};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Clip;
 use crate::ops::Dropout;
 use crate::train::config::LoraConfig;
@@ -43,7 +43,15 @@ fn prepare(clip: &mut Clip, options: &Options) -> Result<()> {
         targets: ["q", "k", "v"].map(str::to_owned).into(),
         tower: tower(options).to_owned(),
     };
-    let mut adapters = adapters(clip, &config, options.seed)?;
+    let mut adapters = adapters(clip, &config, options.seed).map_err(|_| {
+        let towers = if config.tower == "both" { "both towers" } else { config.tower.as_str() };
+        let message = format!(
+            "no attention in the tower that is meant ({towers}) of {} fits a change of rank {}",
+            clip.name(),
+            config.rank
+        );
+        Error::usage(message).hint("choose a smaller r or another tower, or layernorm, which changes any")
+    })?;
     // Rank-stabilised: not alpha / r.
     let scale = config.alpha / (config.rank as f64).sqrt();
     adapters.values_mut().for_each(|adapter| adapter.scale = scale);

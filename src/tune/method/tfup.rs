@@ -45,6 +45,7 @@ struct Tfup {
     beta: f64,
     shots: usize,
     classes: usize,
+    dim: usize,
     cache: Option<Cache>,
 }
 
@@ -61,7 +62,7 @@ struct Cache {
 impl Tfup {
     fn new(task: &Task<'_>, options: &Options) -> Self {
         let (alpha, beta, shots) = (options.get("alpha"), options.get("beta"), options.count("shots"));
-        Self { alpha, beta, shots, classes: task.classes(), cache: None }
+        Self { alpha, beta, shots, classes: task.classes(), dim: task.clip.spec.embed_dim, cache: None }
     }
 
     /// The memory's part of the logits, (items, classes), for unit rows (items, dim) and (classes, dim); all f64.
@@ -162,7 +163,7 @@ impl Method for Tfup {
             return Err(broken("remembers nothing"));
         };
         let classes = labels(classes, self.classes)?;
-        if keys.rank() != 2 || keys.dim(0)? != classes.len() {
+        if keys.dims() != [classes.len(), self.dim] {
             return Err(broken("remembers other numbers of images and classes"));
         }
         self.cache = Some(Cache { keys: wide(keys)?, labels: classes, log_p: OnceLock::new() });

@@ -49,7 +49,8 @@ pub(super) struct Cache {
     /// How sharply it remembers.
     beta: f64,
     most: [f64; 2],
-    classes: usize,
+    /// (classes, dim)
+    shape: [usize; 2],
     kind: (DType, Device),
 }
 
@@ -61,7 +62,7 @@ impl Cache {
             alpha: options.get("alpha"),
             beta: options.get("beta"),
             most: [options.get("beta_most"), options.get("alpha_most")],
-            classes: task.classes(),
+            shape: [task.classes(), task.clip.spec.embed_dim],
             kind: (task.dtype(), task.clip.store().device().clone()),
         }
     }
@@ -82,9 +83,10 @@ impl Cache {
 
     /// The images' classes as rows of zeros and a one, (images, classes).
     fn values(&self) -> Result<Tensor> {
-        let mut hot = vec![0f32; self.labels.len() * self.classes];
-        self.labels.iter().enumerate().for_each(|(i, &label)| hot[i * self.classes + label as usize] = 1.0);
-        let hot = Tensor::from_vec(hot, (self.labels.len(), self.classes), &self.kind.1)?;
+        let [classes, _] = self.shape;
+        let mut hot = vec![0f32; self.labels.len() * classes];
+        self.labels.iter().enumerate().for_each(|(i, &label)| hot[i * classes + label as usize] = 1.0);
+        let hot = Tensor::from_vec(hot, (self.labels.len(), classes), &self.kind.1)?;
         Ok(hot.to_dtype(self.kind.0)?)
     }
 
@@ -113,8 +115,8 @@ impl Cache {
 
     pub(super) fn restore(&mut self, state: &Tensors) -> Result<()> {
         let part = |name: &str| state.get(name).ok_or_else(|| broken(&format!("has no `{name}`")));
-        let (keys, labels) = (part("keys")?, labels(part("labels")?, self.classes)?);
-        if keys.dims().len() != 2 || keys.dim(0)? != labels.len() {
+        let (keys, labels) = (part("keys")?, labels(part("labels")?, self.shape[0])?);
+        if keys.dims() != [labels.len(), self.shape[1]] {
             return Err(broken("remembers other numbers of images and classes"));
         }
         let numbers = part("alpha_beta")?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
