@@ -25,6 +25,7 @@ mod search;
 mod shards;
 mod similarity;
 mod tokens;
+mod tune;
 mod zeroshot;
 
 use serde_json::Value;
