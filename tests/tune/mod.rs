@@ -1,0 +1,7 @@
+//! Few-shot tuning.
+
+mod adapters;
+mod case;
+mod methods;
+mod registry;
+mod runs;
