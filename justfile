@@ -115,6 +115,18 @@ tagger-accuracy:
     python3 models/tagger/sentences.py sample target/tagger/package/test/en-benchmark/penn_treebank.js > target/tagger/penn.txt
     cargo run --release --example train_tagger -- test models/tagger/english.bin target/tagger/penn.txt
 
+# The tables of docs/tuning.md: DATA holds clothing10, sign-digits and cifar10. Three hours on two cores; --minutes for less.
+[group: 'report']
+tuning-report DATA *OPTIONS:
+    cargo build --release --locked
+    python3 examples/tuning.py {{DATA}} --binary target/release/clip-cli {{OPTIONS}}
+
+# One step of CoOp beside PyTorch, as whole commands.
+[group: 'bench']
+bench-tune CHECKPOINT IMAGES *OPTIONS:
+    cargo build --release --locked
+    python3 benches/tune.py {{CHECKPOINT}} {{IMAGES}} --binary target/release/clip-cli {{OPTIONS}}
+
 # The tables of docs/finetuning.md: FLICKR8K holds captions.tsv and images. About two hours on two cores; --seeds 1 for a third.
 [group: 'report']
 finetuning-report FLICKR8K *OPTIONS:
