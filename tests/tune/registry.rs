@@ -62,7 +62,7 @@ fn the_registry_says_what_each_method_is() {
 
 #[test]
 fn no_two_methods_are_the_same() {
-    let steps = [0, 1, 2, 3];
+    let steps = [0, 1, 2];
     let mut all: Vec<(&str, Tensor, Vec<Tensors>)> = Vec::new();
     for entry in METHODS {
         let clip = case::open(CHECKPOINT, DType::F64, entry, &options(entry));
@@ -71,10 +71,15 @@ fn no_two_methods_are_the_same() {
         let logits = case::logits(entry, &task, &*method, 0);
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let trained = !method.params().is_empty();
-        let gradients = steps.iter().filter(|_| trained);
-        let gradients =
-            gradients.map(|&step| method.gradients(&task, &case::batch(entry, &task, step), &mut rng).unwrap().1);
-        let gradients = gradients.collect();
+        // Batches of one class: they pull in other directions than zero-shot does.
+        let mut gradients_of = |step: usize| {
+            let mut batch = case::batch(entry, &task, step);
+            if entry.sees != Sees::Texts {
+                batch.labels.fill((step % task.classes()) as u32);
+            }
+            method.gradients(&task, &batch, &mut rng).unwrap().1
+        };
+        let gradients = steps.iter().filter(|_| trained).map(|&step| gradients_of(step)).collect();
         all.push((entry.name, logits, gradients));
     }
     // Vectors are drawn from their names: methods that share a name begin with the same.
@@ -161,7 +166,7 @@ static RESIDUAL: Entry = Entry {
     needs: Needs { image_tokens: false, depth: 0 },
     new_classes: false,
     options: &[],
-    recipe: Recipe { epochs: 5, batch: 6, lr: 1e-2, ..SGD },
+    recipe: Recipe { epochs: 30, batch: case::BATCH, lr: 1e-3, ..SGD },
     prepare: None,
     build: |task, _| Ok(Box::new(Residual(Var::from_tensor(&task.zero_shot()?.zeros_like()?)?))),
 };
@@ -180,7 +185,7 @@ impl Method for Residual {
 fn a_method_is_one_type_and_an_entry() {
     let clip = case::open(CHECKPOINT, DType::F32, &RESIDUAL, &Options::default());
     let task = task(&clip);
-    let support: Support = case::support(&task, &[0, 1, 2]);
+    let support: Support = case::support(&task, &[0]);
     let photos = Photos { labels: support.labels.clone(), ..super::runs::photos(support.labels.len()) };
     let method = (RESIDUAL.build)(&task, &Options::default()).unwrap();
     let mut run = Run::new(&RESIDUAL, RESIDUAL.recipe, &task, method, (&photos, &support), 0).unwrap();
@@ -191,7 +196,7 @@ fn a_method_is_one_type_and_an_entry() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(losses.len(), 15);
-    assert!(losses[14] < losses[0], "{losses:?}");
+    assert_eq!(losses.len(), RESIDUAL.recipe.epochs);
+    assert!(losses[losses.len() - 1] < losses[0], "{losses:?}");
     assert!(apart(&before, &case::logits(&RESIDUAL, &task, &*run.method, 0)) > 1e-3);
 }

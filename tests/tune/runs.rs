@@ -120,7 +120,7 @@ fn a_run_that_stops_and_goes_on_learns_the_same() {
     for entry in METHODS {
         let home = tempfile::tempdir().unwrap();
         let [straight, resumed] = ["straight", "resumed"].map(|name| home.path().join(name));
-        [&straight, &resumed].map(|directory| std::fs::create_dir(directory).unwrap());
+        [&straight, &resumed].into_iter().for_each(|directory| std::fs::create_dir(directory).unwrap());
         let whole = train(entry, &straight, None).unwrap();
         train(entry, &resumed, Some(2));
         let again = train(entry, &resumed, None).unwrap();
