@@ -152,7 +152,7 @@ def train(m, spec):
     return first, losses, states
 
 
-def write(data):
+def write(data, show=False):
     torch.set_num_threads(1)
     folder = data / "tune"
     shutil.rmtree(folder, ignore_errors=True)
@@ -164,7 +164,8 @@ def write(data):
         about, tensors = run(name, towers[checkpoint])
         about["files"] = save(folder, name, tensors)
         cases.append(about)
-        report(about, tensors)
+        if show:
+            report(about, tensors)
     lines = ",\n".join(json.dumps(c) for c in cases)
     (data / "tune.json").write_text(f"[\n{lines}\n]\n")
 
@@ -186,13 +187,13 @@ def save(folder, name, tensors):
 
 
 def report(about, tensors):
-    """How far 20 steps went: losses, and the largest change of each parameter as a part of its largest value (in itself if it starts at 0)."""
-    moves = {k[6:]: float((tensors[f"after/{k[6:]}"] - v).abs().max() / (v.abs().max() or 1)) for k, v in tensors.items()
-             if k.startswith("param/") and f"after/{k[6:]}" in tensors}
-    moved = {k: round(v, 4) for k, v in moves.items() if len(moves) < 8 or v in (min(moves.values()), max(moves.values()))}
-    losses = about.get("losses", [])
-    print(about["name"], [round(losses[i], 4) for i in (0, 1, 5, 10, 19)] if losses else "", moved, [f"{d:.1e}" for d in about.get("dots", [])])
+    """How far the steps went: losses, and the largest change of each parameter beside its largest value at the start."""
+    print(about["name"], [round(loss, 4) for loss in about.get("losses", [])[::5]])
+    for key, start in tensors.items():
+        after = tensors.get(key.replace("param/", "after/", 1))
+        if key.startswith("param/") and after is not None:
+            print(f"    {key[6:]}: {(after - start).abs().max():.1e} of {start.abs().max():.1e}")
 
 
 if __name__ == "__main__":
-    write(HERE / "data")
+    write(HERE / "data", show=True)
