@@ -63,7 +63,7 @@ CASES = {
         **DEEP, "n_ctx": 4, "n_image": 4, "templates": TEMPLATES, "text_weight": 25.0, "image_weight": 10.0, "logit_weight": 1.0,
         "average": [15, 1],
     }, sgd(2.5e-3)),
-    "restore": (deep.Restore, CLIP, {**DEEP, "lambda": 1.0, "ratio": 0.05, "hidden": 160}, sgd(1e-3)),
+    "restore": (deep.Restore, CLIP, {**DEEP, "lambda": 0.1, "text_ratio": 0.1, "image_ratio": 0.05, "hidden": 160}, sgd(3.5e-3)),
     "pre-lstm": (prompts.Pre, CLIP, {"init": PHRASE, "encoder": "lstm"}, sgd(1e-2)),
     "pre-mlp": (prompts.Pre, CLIP, {"init": PHRASE, "encoder": "mlp", "hidden": 64}, sgd(5e-3)),
     "zeroshot": (features.ZeroShot, CLIP, {"templates": [TEMPLATE]}, None),
@@ -128,6 +128,7 @@ def run(name, towers):
         assert any(d < 0 for d in m.dots), m.dots
     with torch.no_grad():
         tensors["logits_after"] = m.logits(0)
+        about |= m.summary() if hasattr(m, "summary") else {}
         after = {k: p.clone() for k, p in m.params.items()}
         for key, p in m.params.items():
             p.copy_(tensors[f"param/{key}"] * (1 + 1e-12))
@@ -151,7 +152,7 @@ def train(m, spec):
     return first, losses, states
 
 
-def write(data):
+def write(data, show=False):
     torch.set_num_threads(1)
     folder = data / "tune"
     shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +164,8 @@ def write(data):
         about, tensors = run(name, towers[checkpoint])
         about["files"] = save(folder, name, tensors)
         cases.append(about)
-        report(about, tensors)
+        if show:
+            report(about, tensors)
     lines = ",\n".join(json.dumps(c) for c in cases)
     (data / "tune.json").write_text(f"[\n{lines}\n]\n")
 
@@ -185,13 +187,13 @@ def save(folder, name, tensors):
 
 
 def report(about, tensors):
-    """How far 20 steps went: losses, and the largest change of a parameter beside the largest of its values."""
-    moves = {k[6:]: float((tensors[f"after/{k[6:]}"] - v).abs().max() / (v.abs().max() + 1e-9)) for k, v in tensors.items()
-             if k.startswith("param/") and f"after/{k[6:]}" in tensors}
-    moved = {k: round(v, 4) for k, v in moves.items() if len(moves) < 8 or v in (min(moves.values()), max(moves.values()))}
-    losses = about.get("losses", [])
-    print(about["name"], [round(losses[i], 4) for i in (0, 1, 5, 10, 19)] if losses else "", moved, [f"{d:.1e}" for d in about.get("dots", [])])
+    """How far the steps went: losses, and the largest change of each parameter beside its largest value at the start."""
+    print(about["name"], [round(loss, 4) for loss in about.get("losses", [])[::5]])
+    for key, start in tensors.items():
+        after = tensors.get(key.replace("param/", "after/", 1))
+        if key.startswith("param/") and after is not None:
+            print(f"    {key[6:]}: {(after - start).abs().max():.1e} of {start.abs().max():.1e}")
 
 
 if __name__ == "__main__":
-    write(HERE / "data")
+    write(HERE / "data", show=True)

@@ -35,7 +35,7 @@ class Vpt(Method):
 class Ivlp(CoOp):
     """Prompts of both towers, independent of each other, deep in both.
 
-    muzairkhattak/multimodal-prompt-learning: trainers/independentVLPro.py, clip/model.py.
+    muzairkhattak/multimodal-prompt-learning: trainers/independentVL.py, clip/model.py.
     """
 
     name = "ivlp"
@@ -116,11 +116,12 @@ class PromptSrc(Ivlp):
 
 
 class Restore(Maple):
-    """MaPLe + lambda Σ over layers of (text shift − image shift)², and one adapter A on both towers' features.
+    """MaPLe + lambda Σ over deep layers of (text shift − image shift)², and an adapter A on each tower's feature.
 
-    The shift of a layer's prompts P is ‖PᵀP‖_F over what it was at the start; f becomes r A(f) + (1 − r) f with
-    A(f) = f + fc2(act(fc1(LN(f)))), before normalisation. From notes on the released code, which could not be opened again: that the
-    activation is CLIP's quick GELU and that the towers share one adapter are assumptions.
+    The shift of a layer's prompts P is ‖PᵀP‖_F over what it was at the start, for layers 1, 2, … but not the first. f becomes
+    r A(f) + (1 − r) f with A(f) = f + fc2(quick_gelu(fc1(LN f))), before normalisation; each tower has its own A and r. Once, after
+    epoch ⌊epochs / 3⌋ (from 0), r grows by 0.02 (texts) and 0.005 (images) times the mean of ‖PᵀP‖_F over these layers:
+    `raised` in tune.json, for the parameters after the last step. Yaphabates/RESTORE_: trainers/maple_fsa.py.
     """
 
     name = "restore"
@@ -128,23 +129,32 @@ class Restore(Maple):
     def start(self, draw):
         super().start(draw)
         dim, hidden = self.towers.dim, self.settings["hidden"]
-        self.params |= {"adapter.norm.weight": torch.ones(dim).double(), "adapter.norm.bias": torch.zeros(dim).double()}
-        self.params |= draw.linear("adapter.fc1", dim, hidden) | draw.linear("adapter.fc2", hidden, dim)
-        self.first = [v.detach() for v in self.norms()]
+        for side in ("text", "image"):
+            norm = {"weight": torch.ones(dim).double(), "bias": torch.zeros(dim).double()}
+            self.params |= {f"adapter.{side}.norm.{k}": v for k, v in norm.items()}
+            self.params |= draw.linear(f"adapter.{side}.fc1", dim, hidden) | draw.linear(f"adapter.{side}.fc2", hidden, dim)
+        self.first = self.norms().detach()
 
     def norms(self):
-        pairs = zip([self.params["ctx"], *self.deep()], self.prompts())
-        return [torch.stack([(p.T @ p).norm() for p in pair]) for pair in pairs]
+        """(deep layers, 2): of texts and images."""
+        pairs = zip(self.deep(), self.prompts()[1:])
+        return torch.stack([torch.stack([(p.T @ p).norm() for p in pair]) for pair in pairs])
 
-    def adapt(self, x):
-        h = F.layer_norm(x, x.shape[-1:], self.params["adapter.norm.weight"], self.params["adapter.norm.bias"])
-        h = self.linear("adapter.fc1", h)
-        h = self.linear("adapter.fc2", h * torch.sigmoid(1.702 * h))
-        return self.settings["ratio"] * (x + h) + (1 - self.settings["ratio"]) * x
+    def adapt(self, side, x):
+        name, ratio = f"adapter.{side}", self.settings[f"{side}_ratio"]
+        h = F.layer_norm(x, x.shape[-1:], self.params[f"{name}.norm.weight"], self.params[f"{name}.norm.bias"])
+        h = self.linear(f"{name}.fc1", h)
+        h = self.linear(f"{name}.fc2", h * torch.sigmoid(1.702 * h))
+        return ratio * (x + h) + (1 - ratio) * x
 
     def raw(self, step):
-        return tuple(self.adapt(x) for x in super().raw(step))
+        images, texts = super().raw(step)
+        return self.adapt("image", images), self.adapt("text", texts)
 
     def loss(self, step):
-        shifts = torch.stack([n / f for n, f in zip(self.norms(), self.first)])
+        shifts = self.norms() / self.first
         return super().loss(step) + self.settings["lambda"] * ((shifts[:, 0] - shifts[:, 1]) ** 2).sum()
+
+    def summary(self):
+        (text, image), s = self.norms().mean(0).tolist(), self.settings
+        return {"raised": {"text": s["text_ratio"] + 0.02 * text, "image": s["image_ratio"] + 0.005 * image}}
