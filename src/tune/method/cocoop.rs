@@ -1,6 +1,6 @@
 //! CoCoOp: learnt words that lean towards each image (Zhou et al. 2022).
 
-use super::coop::CoOp;
+use super::coop::{CoOp, EMBEDDED_ONCE};
 use super::{Batch, Entry, Method, Needs, Options, Recipe, SGD, Sees, Tensors, backward, number};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Gradients, Linear, normalize};
@@ -16,7 +16,7 @@ pub(super) static ENTRY: Entry = Entry {
     name: "cocoop",
     trains: "the words around a class name, and a small net that moves them for each image",
     source: "Zhou et al. 2022, arXiv 2203.05557; KaiyangZhou/CoOp: trainers/cocoop.py",
-    differs: None,
+    differs: EMBEDDED_ONCE,
     sees: Sees::Features,
     needs: Needs { image_tokens: false, depth: 0 },
     new_classes: true,

@@ -1,6 +1,6 @@
 //! KgCoOp: learnt words whose classes stay near the hand-written ones (Yao et al. 2023).
 
-use super::coop::CoOp;
+use super::coop::{CoOp, EMBEDDED_ONCE};
 use super::{Batch, Entry, Method, Needs, Recipe, SGD, Sees, Setting};
 use crate::error::Result;
 use crate::tune::Task;
@@ -13,7 +13,7 @@ pub(super) static ENTRY: Entry = Entry {
     name: "kgcoop",
     trains: "the words around a class name, held near the hand-written prompts",
     source: "Yao et al. 2023, arXiv 2303.13283; htyao89/KgCoOp: trainers/kgcoop.py, scripts/run.sh",
-    differs: None,
+    differs: EMBEDDED_ONCE,
     sees: Sees::Features,
     needs: Needs { image_tokens: false, depth: 0 },
     new_classes: true,

@@ -1,6 +1,6 @@
 //! PRE: learnt words that an encoder relates to each other (Pham Minh Anh et al. 2023).
 
-use super::coop::CoOp;
+use super::coop::{CoOp, EMBEDDED_ONCE};
 use super::{Entry, Method, Needs, Options, SGD, Sees, Setting};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Linear, normalize};
@@ -13,11 +13,16 @@ pub(super) static ENTRY: Entry = Entry {
     name: "pre",
     trains: "the words around a class name, and a small recurrent net that relates them",
     source: "arXiv 2309.07760; minhanh151/PRE: trainers/pre.py, scripts/base2new_train.sh",
-    differs: None,
+    differs: EMBEDDED_ONCE,
     sees: Sees::Features,
     needs: Needs { image_tokens: false, depth: 0 },
     new_classes: true,
-    options: &[Setting { name: "mlp", default: 0.0, range: (0.0, 1.0), help: "1: a net that sees each word for itself" }],
+    options: &[Setting {
+        name: "mlp",
+        default: 0.0,
+        range: (0.0, 1.0),
+        help: "1: a net that sees each word for itself",
+    }],
     recipe: SGD,
     prepare: None,
     build: |task, options| Ok(Box::new(Pre::new(task, options)?)),
@@ -39,7 +44,8 @@ impl Pre {
         let width = words.ctx.dim(words.ctx.rank() - 1)?;
         let (mlp, half) = (options.count("mlp") == 1, width / 2);
         if !mlp && half * 2 != width {
-            return Err(Error::usage(format!("pre halves the token width, which is {width}")).hint("its setting mlp=1 asks for another net"));
+            return Err(Error::usage(format!("pre halves the token width, which is {width}"))
+                .hint("its setting mlp=1 asks for another net"));
         }
         let mut shapes = Vec::new();
         if mlp {

@@ -1,6 +1,6 @@
 //! ProGrad: learnt words that move only where zero-shot does not object (Zhu et al. 2023).
 
-use super::coop::CoOp;
+use super::coop::{CoOp, EMBEDDED_ONCE};
 use super::{Batch, Entry, Method, Needs, Options, SGD, Sees, Setting, Tensors, backward, number};
 use crate::error::{Error, Result};
 use crate::ops::optim::sum_of_squares;
@@ -16,7 +16,7 @@ pub(super) static ENTRY: Entry = Entry {
     trains: "16 vectors in the place of the words around a class name, by gradients that zero-shot does not object to",
     source: "Zhu et al. 2023, arXiv 2205.14865; BeierZhu/Prompt-align: ProGrad.public/trainers/prograd.py, \
              Dassl.ProGrad.pytorch/dassl/engine/trainer.py",
-    differs: None,
+    differs: EMBEDDED_ONCE,
     sees: Sees::Features,
     needs: Needs { image_tokens: false, depth: 0 },
     new_classes: true,
@@ -28,9 +28,7 @@ pub(super) static ENTRY: Entry = Entry {
     }],
     recipe: SGD,
     prepare: None,
-    build: |task, options| {
-        Ok(Box::new(ProGrad { words: start(task, options)?, lambda: options.get("lambda") }))
-    },
+    build: |task, options| Ok(Box::new(ProGrad { words: start(task, options)?, lambda: options.get("lambda") })),
 };
 
 /// The authors' `N_CTX`.
