@@ -2,7 +2,7 @@
 
 use super::{Golden, checkpoints};
 use candle_core::{DType, Device, Tensor, Var};
-use clip_cli::model::spec::{ImagePool, ImageSpec, VitSpec};
+use clip_cli::model::spec::{BlocksSpec, ImagePool, ImageSpec, VitSpec};
 use clip_cli::model::{Clip, ImageTower, LoadOptions};
 use clip_cli::text::templates;
 use clip_cli::tune::Task;
@@ -35,9 +35,9 @@ fn pixels(clip: &Clip) -> Tensor {
     numbers(&[2, 3, height, width], 0, 1.0)
 }
 
-/// Two sets of three tokens for a tower of this width.
-fn prompts(width: usize) -> Vec<Tensor> {
-    (1..=2).map(|seed| numbers(&[3, width], seed, 0.5)).collect()
+/// Three tokens in front of each of the first two blocks, or of the only one.
+fn prompts(blocks: &BlocksSpec) -> Vec<Tensor> {
+    (1..=blocks.layers.min(2)).map(|seed| numbers(&[3, blocks.width], seed as u64, 0.5)).collect()
 }
 
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
@@ -59,13 +59,16 @@ fn learnt_tokens_among_patches_have_no_place_and_none_change_nothing() {
         let (name, tower, pixels) = (golden.name(), clip.image().unwrap(), pixels(&clip));
         let plain = tower.forward(&pixels).unwrap();
         assert_eq!(apart(&plain, &tower.forward_prompted(&pixels, &[]).unwrap()), 0.0, "{name}");
-        let prompts = prompts(spec.blocks.width);
+        let prompts = prompts(&spec.blocks);
         let prompted = tower.forward_prompted(&pixels, &prompts).unwrap();
         assert!(apart(&plain, &prompted) > 1e-6, "{name}: learnt tokens change nothing");
         let others = tower.forward_prompted(&pixels, &prompts.iter().map(turned).collect::<Vec<_>>()).unwrap();
         assert!(apart(&prompted, &others) < TIGHT, "{name}: {}", apart(&prompted, &others));
         let shallow = tower.forward_prompted(&pixels, &prompts[..1]).unwrap();
-        assert!(apart(&prompted, &shallow) > 1e-6, "{name}: what stands in front of block 1 changes nothing");
+        assert!(
+            prompts.len() < 2 || apart(&prompted, &shallow) > 1e-6,
+            "{name}: what stands in front of block 1 changes nothing"
+        );
         turning += usize::from(spec.rope.is_some());
     }
     assert!(turning >= 2, "no tower with rotary positions");
@@ -80,7 +83,7 @@ fn means_of_patches_leave_learnt_tokens_out() {
         else {
             continue;
         };
-        let (loaded, pixels, prompts) = (clip.image().unwrap(), pixels(&clip), prompts(spec.blocks.width));
+        let (loaded, pixels, prompts) = (clip.image().unwrap(), pixels(&clip), prompts(&spec.blocks));
         let ImageTower::Vit(tower) = &*loaded else { panic!("no transformer") };
         // The same step by step: behind the patches, in their place in front of block 1, and left out at the end.
         let spread = |prompt: &Tensor| prompt.unsqueeze(0).unwrap().repeat((2, 1, 1)).unwrap();
@@ -115,7 +118,7 @@ fn gradients_of_learnt_tokens_are_those_of_differences() {
         let clip = open(&golden);
         let Some(spec) = vit(&clip) else { continue };
         let (tower, pixels) = (clip.image().unwrap(), pixels(&clip));
-        let start = prompts(spec.blocks.width);
+        let start = prompts(&spec.blocks);
         let vars: Vec<Var> = start.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
         let loss = |prompts: &[Tensor]| {
             let out = tower.forward_prompted(&pixels, prompts).unwrap();
@@ -140,7 +143,7 @@ fn gradients_of_learnt_tokens_are_those_of_differences() {
 #[test]
 fn towers_without_a_place_for_learnt_tokens_refuse_them() {
     let clip = open(&Golden::named("custom-text-effnet"));
-    let refused = clip.image().unwrap().forward_prompted(&pixels(&clip), &prompts(32)).unwrap_err();
+    let refused = clip.image().unwrap().forward_prompted(&pixels(&clip), &[numbers(&[3, 32], 1, 0.5)]).unwrap_err();
     assert!(refused.to_string().contains("no transformer"), "{refused}");
     for entry in deep() {
         let refused = entry.check(&clip).unwrap_err().to_string();
@@ -267,4 +270,24 @@ fn an_average_over_epochs_is_one_of_numbers_however_far_its_middle_is() {
     method.finish().unwrap();
     // All of it is the last epoch's.
     assert!(apart(ctx.as_tensor(), &(ones * 3.0).unwrap()) < TIGHT);
+}
+
+#[test]
+fn shares_of_adapters_grow_once_with_the_vectors() {
+    let clip = open(&Golden::named("hf-clip-quickgelu"));
+    let task = task(&clip);
+    let mut method = built(method::entry("restore").unwrap(), &task, &[("text_ratio", 0.2)], 0);
+    let params = method.params();
+    let fill = |name: &str, x: f64| params[name].set(&(params[name].ones_like().unwrap() * x).unwrap()).unwrap();
+    // Two vectors of ones in front of block 1 of both towers: the norm of PᵀP is twice their width.
+    for (name, x) in [("text.1", 1.0), ("couple.1.weight", 0.0), ("couple.1.bias", 1.0)] {
+        fill(name, x);
+    }
+    let widths = [params["text.1"].dim(1).unwrap(), params["couple.1.bias"].dim(0).unwrap()].map(|width| width as f64);
+    for (epoch, grown) in [(1, 0.0), (2, 1.0), (3, 1.0)] {
+        method.end_epoch(epoch, 3).unwrap();
+        let ratios = method.state().unwrap()["ratios"].to_vec1::<f64>().unwrap();
+        let expected = [0.2 + grown * 0.04 * widths[0], 0.1 + grown * 0.01 * widths[1]];
+        assert!(ratios.iter().zip(expected).all(|(a, b)| (a - b).abs() < TIGHT), "{epoch}: {ratios:?}, {expected:?}");
+    }
 }
