@@ -155,9 +155,8 @@ impl<'a> Job<'a> {
             notes.push(format!("{} knows only the classes that it was tuned on: no new ones are judged", entry.name));
         }
         let words = words::nearest(&task, &*method)?;
-        let exams = exams.into_iter().map(|exam| (exam.test.classes, exam.photos)).collect();
         let model = clip.id();
-        Ok(Some(Outcome { seed, split, options, judged, exams, parameters, seconds, words, notes, model }))
+        Ok(Some(Outcome { seed, split, options, judged, exams: seen, parameters, seconds, words, notes, model }))
     }
 
     /// Draws the images, or reads which ones a run that goes on has drawn.
@@ -224,7 +223,7 @@ impl<'a> Job<'a> {
                 let name = if subset == Subset::All { name.clone() } else { format!("{name}, {subset} classes") };
                 let photos = photos(&test.images);
                 let frozen = self.frozen(task, &name, new, &photos)?;
-                exams.push(Exam { name, new, test, photos, frozen });
+                exams.push(Exam::new(task, name, new, (test, photos, frozen))?);
             }
         }
         if exams.is_empty() {
@@ -338,7 +337,7 @@ impl<'a> Job<'a> {
 
     fn judge(
         &self,
-        exam: &Exam,
+        exam: Exam,
         task: &Task<'_>,
         method: &dyn Method,
         support: &Support,
@@ -352,16 +351,14 @@ impl<'a> Job<'a> {
                 &other
             }
         };
-        let zero = (method::entry("zeroshot")?.build)(task, &Options::default())?;
-        let zero_shot = exam.answers(task, &*zero, &exam.frozen)?;
         let features = match self.entry.sees {
             Sees::Pixels => self.features(task, method, &exam.photos)?,
             _ => exam.frozen.clone(),
         };
         let own = exam.answers(task, method, &features)?;
         let probe = if exam.new { None } else { exam.probe(task, support, validation)? };
-        let (Some(method), Some(zero_shot)) = (own, zero_shot) else { return Ok(None) };
-        Ok(Some(Judged { name: exam.name.clone(), new: exam.new, method, zero_shot, probe }))
+        let (Some(method), Some(zero_shot)) = (own, exam.zero_shot) else { return Ok(None) };
+        Ok(Some(Judged { name: exam.name, new: exam.new, method, zero_shot, probe }))
     }
 }
 

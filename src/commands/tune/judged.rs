@@ -6,6 +6,7 @@ use crate::eval::probe::{self, Sample};
 use crate::eval::{Metrics, Paired, Tally, answers, paired};
 use crate::ops::normalize;
 use crate::tune::data::Test;
+use crate::tune::method::{self, Options};
 use crate::tune::photos::{Photos, Support};
 use crate::tune::{Method, Task};
 use candle_core::{DType, Tensor};
@@ -26,6 +27,8 @@ pub(super) struct Exam {
     pub(super) test: Test,
     pub(super) photos: Photos,
     pub(super) frozen: Tensor,
+    /// What the model answered before anything was learnt.
+    pub(super) zero_shot: Option<Answers>,
 }
 
 /// What a classifier answered.
@@ -78,6 +81,26 @@ impl Answers {
 }
 
 impl Exam {
+    /// These images, of the task's classes or, if `new`, of others; called before anything is learnt, since some methods
+    /// change the towers.
+    pub(super) fn new(
+        task: &Task<'_>,
+        name: String,
+        new: bool,
+        (test, photos, frozen): (Test, Photos, Tensor),
+    ) -> Result<Self> {
+        let mut exam = Self { name, new, test, photos, frozen, zero_shot: None };
+        let zero_shot = (method::entry("zeroshot")?.build)(task, &Options::default())?;
+        exam.zero_shot = match new {
+            false => exam.answers(task, &*zero_shot, &exam.frozen)?,
+            true => {
+                let task = Task::new(task.clip, &exam.test.classes, &task.templates)?;
+                exam.answers(&task, &*zero_shot, &exam.frozen)?
+            }
+        };
+        Ok(exam)
+    }
+
     /// What a method answers.
     pub(super) fn answers(&self, task: &Task<'_>, method: &dyn Method, features: &Tensor) -> Result<Option<Answers>> {
         let texts = method.texts(task)?.detach();
