@@ -25,7 +25,7 @@ pub fn depth_in(options: &Options, tower: &str, blocks: usize) -> Result<usize> 
     if options.is_said("depth") && depth > blocks {
         let message =
             format!("the {tower} tower has {blocks} blocks: there is no place for learnt tokens at depth {depth}");
-        return Err(Error::usage(message).hint(format!("--set depth={blocks} or less")));
+        return Err(Error::usage(message).hint(format!("--method-opt depth={blocks} or less")));
     }
     Ok(depth.min(blocks))
 }
