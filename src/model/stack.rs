@@ -66,7 +66,8 @@ pub(super) fn fits(tower: &str, depth: usize, blocks: usize) -> Result<()> {
     if depth <= blocks {
         return Ok(());
     }
-    let message = format!("the {tower} tower has {blocks} blocks: there is no place for learnt tokens in front of {depth}");
+    let message =
+        format!("the {tower} tower has {blocks} blocks: there is no place for learnt tokens in front of {depth}");
     Err(Error::usage(message))
 }
 
