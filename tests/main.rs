@@ -6,3 +6,4 @@ mod parity;
 mod pixels;
 mod text;
 mod train;
+mod tune;

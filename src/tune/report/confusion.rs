@@ -55,7 +55,10 @@ fn matrix(confusion: &Confusion, n: usize) -> String {
         );
     }
     let side = n as f64 * cell;
-    let _ = writeln!(out, "<rect x=\"{room}\" y=\"{room}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"var(--card)\"/>");
+    let _ = writeln!(
+        out,
+        "<rect x=\"{room}\" y=\"{room}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"var(--card)\"/>"
+    );
     for (truth, row) in confusion.counts.chunks_exact(n).enumerate() {
         let sum: u64 = row.iter().sum();
         for (answer, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -101,7 +104,10 @@ fn pairs(confusion: &Confusion, n: usize) -> String {
     for (at, count) in wrong.into_iter().take(PAIRS) {
         let all: u64 = confusion.counts[at / n * n..][..n].iter().sum();
         let [truth, answer] = [at / n, at % n].map(|class| text(&confusion.classes[class]));
-        let _ = writeln!(out, "<tr><td class=\"l\">{truth}</td><td class=\"l\">{answer}</td><td>{count}</td><td>{all}</td></tr>");
+        let _ = writeln!(
+            out,
+            "<tr><td class=\"l\">{truth}</td><td class=\"l\">{answer}</td><td>{count}</td><td>{all}</td></tr>"
+        );
     }
     out + "</table></div>\n"
 }

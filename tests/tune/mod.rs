@@ -1,0 +1,5 @@
+//! Few-shot tuning.
+
+mod data;
+mod report;
+mod splits;
