@@ -241,7 +241,7 @@ fn tests_have_the_classes_that_were_learnt() {
     assert_eq!((all.images.len(), all.other_half, &all.absent), (5, 0, &vec!["bee".to_owned()]));
     assert_eq!(all.unseen.get("emu"), Some(&2));
     let notes = all.notes().join("\n");
-    assert!(notes.contains("2 test images have labels that were not learnt and are left out: \"emu\" (2)"), "{notes}");
+    assert!(notes.contains("test images with labels that were not learnt, left out: 2, \"emu\" (2)"), "{notes}");
     assert!(notes.contains("no test image of: bee"), "{notes}");
     let new = Test::new(test.tested(), classes, Subset::New).unwrap();
     assert_eq!((&new.classes[..], new.other_half), (&["cow".to_owned(), "dog".to_owned()][..], 3));

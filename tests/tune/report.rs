@@ -51,7 +51,7 @@ fn report(classes: usize) -> Report {
         subtitle: "ViT-B-32, openai@01234567 · clip-cli 0.1.0".into(),
         settings: [("method", "coop"), ("shots", "16"), ("context", "16 vectors, end"), ("learning rate", "0.002, cosine")]
             .map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        split: "clothing10/train: 10 classes, 16 shots, seed 1: 160 images to learn from, 40 for validation\n  fewer than 16 images: hat 12\n".into(),
+        split: "clothing10/train: 10 classes, shots 16, seed 1; images: 160 to learn from, 40 for validation\n  fewer than 16 images: hat 12\n".into(),
         notes: vec!["The epoch was chosen by the validation images.".into()],
         seeds: vec![1, 2, 3],
         scores: vec![

@@ -168,7 +168,7 @@ fn seeds_and_images_of_no_use() {
     let split = protocol(4, 1, Subset::All).split(&set, &|image| Ok(look(image))).unwrap();
     assert_eq!((split.train.len(), split.val.len(), split.left_out.count), (8, 8, 1));
     assert_eq!(split.train[..3], a.train[1..4]);
-    assert!(split.summary().contains("1 images are of no use and left out: c0/"), "{}", split.summary());
+    assert!(split.summary().contains("of no use and left out: 1 (c0/"), "{}", split.summary());
     let strict = Protocol { strict: true, ..protocol(4, 1, Subset::All) };
     let error = strict.split(&set, &|image| Ok(look(image))).unwrap_err();
     assert!(error.to_string().contains("cut short") && error.advice().unwrap().contains("--strict"), "{error}");
@@ -186,11 +186,12 @@ fn too_few_images_and_classes() {
     assert_eq!(few.short, [("c1".to_owned(), 3)]);
     let summary = few.summary();
     assert!(
-        summary.starts_with("set: 3 classes, 16 shots, seed 1: 35 images to learn from, 4 for validation\n"),
+        summary.starts_with("set: 3 classes, shots 16, seed 1; images: 35 to learn from, 4 for validation\n"),
         "{summary}"
     );
     assert!(
-        summary.contains("fewer than 16 images: c1 3") && summary.contains("2 classes have no image left"),
+        summary.contains("fewer than 16 images: c1 3")
+            && summary.contains("no image left for validation: 2 of 3 classes"),
         "{summary}"
     );
     let strict = Protocol { strict: true, ..protocol(16, 1, Subset::All) };
