@@ -26,7 +26,7 @@ pub(super) fn figure(confusion: &Confusion) -> String {
     let mut out = String::new();
     if n <= MOST {
         out += &matrix(confusion, n);
-        out += "<p class=\"note\">Rows are the true classes, columns the answers; a cell is the darker the larger its share of the row.</p>\n";
+        out += "<p class=\"note\">Rows are the true classes, columns the answers; a cell has the more colour the larger its share of the row.</p>\n";
     }
     out + &pairs(confusion, n)
 }
@@ -38,7 +38,7 @@ fn matrix(confusion: &Confusion, n: usize) -> String {
     let room = (longest as f64 * LETTER * font + 14.0).ceil();
     let (width, height) = (room + cell * n as f64 + room * 0.75, room + cell * n as f64 + 2.0);
     let mut out = format!(
-        "<div class=\"wide\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+        "<div class=\"wide full\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
          height=\"{height:.0}\" role=\"img\" aria-label=\"Confusion matrix\">\n<g style=\"font-size:{font}px\">\n"
     );
     for (at, name) in confusion.classes.iter().enumerate() {

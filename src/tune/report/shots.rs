@@ -20,7 +20,7 @@ const COLORS: usize = 8;
 
 pub(super) fn figure(lines: &[Line]) -> String {
     let drawing = drawing(lines, "");
-    if drawing.is_empty() { drawing } else { format!("<div class=\"wide\">{drawing}</div>\n") }
+    if drawing.is_empty() { drawing } else { format!("<div class=\"wide fit\">{drawing}</div>\n") }
 }
 
 pub(super) fn file(lines: &[Line]) -> String {
@@ -124,7 +124,7 @@ fn drawing(lines: &[Line], style: &str) -> String {
         let (x, end) = place(points[points.len() - 1].0, points[points.len() - 1].1);
         let _ = writeln!(
             out,
-            "<path class=\"s c{color}\"{dash} d=\"{path}\"/>\n<path class=\"e c{color}\" d=\"M{:.1} {end:.1}L{:.1} {y:.1}\"/>\
+            "<path class=\"s c{color}\"{dash} d=\"{path}\"/>\n<path class=\"e c{color}\" stroke-dasharray=\"2 3\" d=\"M{:.1} {end:.1}L{:.1} {y:.1}\"/>\
              <text class=\"v\" x=\"{:.1}\" y=\"{:.1}\">{} <tspan class=\"k\">{}</tspan></text>",
             x + 5.0,
             right + 8.0,
