@@ -84,7 +84,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes tensors as they are, f32 or f64.
-pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(crate) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let headers = tensors.iter().map(|(name, tensor)| {
         let dtype = if tensor.dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 };
         Header { name: name.clone(), dtype, shape: tensor.dims().to_vec() }
@@ -102,7 +102,7 @@ pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> R
 }
 
 /// Reads tensors that [`save_tensors`] wrote.
-pub(super) fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     candle_core::safetensors::load(path, &Device::Cpu)
         .map(|tensors| tensors.into_iter().collect())
         .map_err(|e| Error::run(e).at(path.display()))
