@@ -1,11 +1,11 @@
 //! Sets from every source, tests of their classes, and splits on disk.
 
 use super::splits::shots;
-use clip_cli::data::{ClassNames, Content, LabelledOptions, SourceOptions};
+use clip_cli::data::{ClassNames, LabelledOptions, SourceOptions};
 use clip_cli::error::Result;
 use clip_cli::image::DecodeOptions;
 use clip_cli::tune::data::{
-    Image, Part, Protocol, Seen, Set, Split, Subset, Test, check_names, decoded, prompts, read,
+    Image, Part, Protocol, Seen, Set, Split, Subset, Test, check_names, decoded, prompts, read, usable,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,11 +130,6 @@ fn archives_and_parquet_files() {
         let set = Set::open(&inputs.join("hf.parquet"), &LabelledOptions::default()).unwrap();
         assert!(set.train.classes.len() >= 2, "{set:?}");
         assert!(set.train.images.iter().all(|image| look(image).unwrap().is_ok()));
-        // What has no place of its own is read as an item.
-        let image = &set.train.images[0];
-        let Content::Bytes(bytes) = image.item(1 << 20).content else { panic!("{image:?}") };
-        assert_eq!(bytes, image.place.read(1 << 20).unwrap());
-        assert!(matches!(image.item(1).content, Content::Failed(_)));
     }
 }
 
@@ -205,6 +200,10 @@ fn images_of_no_use_are_counted() {
     let split = protocol(2).split(&set, &look).unwrap();
     assert_eq!((split.train.len(), split.left_out.count), (4, 1));
     assert!(split.train.iter().all(|image| image.id != first));
+    // The same for images that are not drawn; those that were are known by their content.
+    let found = usable(set.train.images.clone(), &look).unwrap();
+    assert_eq!((found.0.len(), found.1.count), (11, 1));
+    assert_eq!(split.overlap(&found.0).len(), split.train.len() + split.val.len());
     // Who only reads does not see it.
     let reads = |image: &Image| Ok(read(image, 1 << 20));
     assert_eq!(protocol(2).split(&set, &reads).unwrap().left_out.count, 0);

@@ -2,7 +2,7 @@
 
 use super::gather::Gather;
 use super::{coop, names};
-use crate::data::{Content, Item, Kind, Labelled, LabelledOptions};
+use crate::data::{Labelled, LabelledOptions};
 use crate::error::{Error, ItemError, Result};
 use crate::train::data::Place;
 use std::path::Path;
@@ -18,18 +18,6 @@ pub struct Image {
     pub place: Place,
     /// The first sixteen bytes of its content's BLAKE3 hash, if it was looked at.
     pub content: Option<u128>,
-}
-
-impl Image {
-    /// The image as an item that [`crate::data::embed`] takes. What lies in a temporary file is read at once.
-    pub fn item(&self, max_bytes: u64) -> Item {
-        let content = match &self.place {
-            Place::File(path) => Content::File(path.clone()),
-            Place::Member(span) => Content::Span(span.clone()),
-            place @ Place::Cell { .. } => place.read(max_bytes).map_or_else(Content::Failed, Content::Bytes),
-        };
-        Item { id: self.id.clone(), kind: Kind::Image, content }
-    }
 }
 
 impl PartialEq for Image {

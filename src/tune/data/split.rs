@@ -48,6 +48,13 @@ impl Split {
         Part { classes: self.classes.clone(), images: set.train.images.iter().filter(rest).map(own).collect() }
     }
 
+    /// Which of these images, looked at before ([`super::usable`]), have the content of one that was drawn: a test should
+    /// have none of them.
+    pub fn overlap<'a>(&self, images: &'a [Image]) -> Vec<&'a Image> {
+        let drawn: HashSet<u128> = self.train.iter().chain(&self.val).filter_map(|image| image.content).collect();
+        images.iter().filter(|image| image.content.is_some_and(|content| drawn.contains(&content))).collect()
+    }
+
     /// What people should know before they wait: one line, and one more for each thing that is amiss.
     pub fn summary(&self) -> String {
         let Self { data, seed, shots, subset, set_classes, classes, train, val, .. } = self;
