@@ -202,7 +202,9 @@ impl Zeroshot {
             Error::usage("no labels given").hint("name them with --labels cat,dog or --labels-file FILE")
         })?;
         if tuned.is_some() && self.multi_label {
-            return Err(Error::usage("a tuned model scores its labels against each other: --multi-label has no meaning"));
+            return Err(Error::usage(
+                "a tuned model scores its labels against each other: --multi-label has no meaning",
+            ));
         }
         let format = self.format.resolve(&self.output);
         let target = Target::open(&self.output)?;

@@ -7,8 +7,8 @@
 //! ```
 
 pub mod context;
-pub mod deep;
 pub mod data;
+pub mod deep;
 pub mod judge;
 pub mod loss;
 pub mod method;

@@ -108,7 +108,8 @@ impl Saved {
         clip.set_image_prompts(prompts.iter().map(Tensor::detach).collect());
         let weights = directory.join(WEIGHTS);
         let bytes = std::fs::read(&weights).map_err(|e| Error::run(e).at(weights.display()))?;
-        let name = directory.file_name().map_or_else(|| self.method.clone(), |name| name.to_string_lossy().into_owned());
+        let name =
+            directory.file_name().map_or_else(|| self.method.clone(), |name| name.to_string_lossy().into_owned());
         clip.rename(name, &bytes);
         Ok(())
     }

@@ -2,6 +2,9 @@
 
 mod adapters;
 mod case;
+mod data;
 mod methods;
 mod registry;
+mod report;
 mod runs;
+mod splits;

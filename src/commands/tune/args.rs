@@ -157,6 +157,9 @@ impl TuneArgs {
     /// The method's numbers, with what was said about them.
     pub(super) fn options(&self, entry: &Entry, seed: u64) -> Result<Options> {
         let how = &self.how;
+        if how.n_ctx == Some(0) {
+            return Err(Error::usage("--n-ctx 0: there is nothing to learn"));
+        }
         let mut options = Options::new(entry, &how.method_opt, seed)?;
         options.n_ctx = how.n_ctx;
         options.ctx_init.clone_from(&how.ctx_init);

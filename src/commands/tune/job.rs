@@ -11,7 +11,7 @@ use crate::image::DecodeOptions;
 use crate::image::augment::Augment;
 use crate::model::Clip;
 use crate::train::log::metrics::Metrics;
-use crate::tune::data::{Image, Set, Split, Subset, Test, check_names, decoded};
+use crate::tune::data::{Image, Seen, Set, Split, Subset, Test, canonical, check_names, decoded, photos, usable};
 use crate::tune::method::{self, Entry, Method, Options, Recipe, Sees};
 use crate::tune::photos::{Photos, Support, View};
 use crate::tune::run::Run;
@@ -136,7 +136,8 @@ impl<'a> Job<'a> {
             split.write(&directory.join(SPLIT))?;
             card.begin(directory)?;
         }
-        let (train, val) = (photos(&split.train), photos(&split.val));
+        let decode = DecodeOptions::default();
+        let (train, val) = (photos(&split.train, &decode), photos(&split.val, &decode));
         let (mut notes, exams) = self.exams(&task, &split)?;
         let (support, validation) = (self.support(&task, &train, seed)?, self.plain(&task, &val)?);
         let begun = Instant::now();
@@ -163,8 +164,7 @@ impl<'a> Job<'a> {
 
     /// Draws the images, or reads which ones a run that goes on has drawn.
     fn split(&self, seed: u64, resumed: Option<&Path>) -> Result<Split> {
-        let decode = DecodeOptions::default();
-        let look = |image: &Image| self.app.interrupt.check().map(|()| decoded(image, &decode));
+        let look = self.look();
         match resumed {
             Some(directory) => Split::load(&directory.join(SPLIT), &self.set, &look),
             None => {
@@ -173,6 +173,12 @@ impl<'a> Job<'a> {
                 crate::tune::data::Protocol { shots, seed, subset, strict }.split(&self.set, &look)
             }
         }
+    }
+
+    /// Looks at images, and hears Ctrl-C.
+    fn look(&self) -> impl Fn(&Image) -> Result<Seen> + Sync {
+        let (decode, interrupt) = (DecodeOptions::default(), self.app.interrupt);
+        move |image| interrupt.check().map(|()| decoded(image, &decode))
     }
 
     fn card(&self, clip: &Clip, options: &Options, split: &Split) -> Result<Saved> {
@@ -220,10 +226,26 @@ impl<'a> Job<'a> {
                     true => (&split.classes, Subset::All),
                     false => (&self.set.train.classes, subset),
                 };
-                let test = Test::new(&part, classes, subset)?;
+                // Of other classes altogether, where the method can tell them apart.
+                let other = name != "test" && classes_differ(&part.classes, classes) && self.entry.new_classes;
+                let (classes, subset, new) =
+                    if other { (&part.classes, Subset::All, true) } else { (classes, subset, new) };
+                let mut test = Test::new(&part, classes, subset)?;
+                let (images, left_out) = usable(test.images, &self.look())?;
+                test.images = images;
                 notes.extend(test.notes().into_iter().map(|note| format!("{name}: {note}")));
+                if let Some((id, reason)) = left_out.first.first() {
+                    notes.push(format!("{name}: {} images cannot be read: {id}: {reason} …", left_out.count));
+                }
+                let twice = split.overlap(&test.images).len();
+                if twice > 0 {
+                    notes.push(format!("{name}: {twice} images are among those that are learnt from or chosen by"));
+                }
+                if test.images.is_empty() {
+                    return Err(Error::run("none of the images can be read").at(&name));
+                }
                 let name = if subset == Subset::All { name.clone() } else { format!("{name}, {subset} classes") };
-                let photos = photos(&test.images);
+                let photos = photos(&test.images, &DecodeOptions::default());
                 let frozen = self.frozen(task, &name, new, &photos)?;
                 exams.push(Exam::new(task, name, new, (test, photos, frozen))?);
             }
@@ -373,14 +395,10 @@ fn augmented() -> Augment {
     Augment { scale: [0.08, 1.0], flip: 0.5, ..Augment::default() }
 }
 
-/// The images of a split or a test.
-fn photos(images: &[Image]) -> Photos {
-    Photos {
-        ids: images.iter().map(|image| image.id.clone()).collect(),
-        places: images.iter().map(|image| image.place.clone()).collect(),
-        labels: images.iter().map(|image| image.class as u32).collect(),
-        decode: DecodeOptions::default(),
-    }
+/// Whether two sets have no class in common.
+fn classes_differ(a: &[String], b: &[String]) -> bool {
+    let known: std::collections::HashSet<String> = b.iter().map(|name| canonical(name)).collect();
+    !a.iter().any(|name| known.contains(&canonical(name)))
 }
 
 /// Fails when there is something in the directory of a new run.

@@ -185,7 +185,7 @@ fn summary(outcomes: &[Outcome]) -> Vec<(String, Spread)> {
         let name = outcomes[0].judged[set].name.clone();
         found.extend(Spread::of(&accuracy(set)).map(|spread| (name.clone(), spread)));
         // The new half follows its base half.
-        if outcomes[0].judged[set].new && set > 0 {
+        if name.ends_with(", new classes") && set > 0 {
             let both = accuracy(set - 1).into_iter().zip(accuracy(set));
             let means: Vec<f64> = both.map(|(base, new)| harmonic_mean(base, new)).collect();
             let name = format!("harmonic mean of both halves ({name})");

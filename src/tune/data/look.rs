@@ -1,8 +1,9 @@
 //! Looking at images before they are drawn, so that one that cannot be read costs no shot.
 
-use super::Image;
-use crate::error::{ItemError, ItemKind};
+use super::{Image, LeftOut};
+use crate::error::{Error, ItemError, ItemKind};
 use crate::image::{DecodeOptions, decode};
+use crate::ops::pool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What was seen of an image: the first sixteen bytes of its content's BLAKE3 hash, or why it is of no use.
@@ -30,6 +31,25 @@ pub fn read(image: &Image, max_bytes: u64) -> Seen {
         return Err(ItemError::new(ItemKind::Empty, "the file is empty"));
     }
     Ok(hash(&bytes))
+}
+
+/// The images that are of use, with their content, and those that are not: for tests, of which every image counts.
+///
+/// # Errors
+/// Those of `look`.
+pub fn usable(
+    images: Vec<Image>,
+    look: &(dyn Fn(&Image) -> Result<Seen, Error> + Sync),
+) -> Result<(Vec<Image>, LeftOut), Error> {
+    let seen = pool::collect(images.len(), |at| look(&images[at]));
+    let (mut kept, mut left_out) = (Vec::with_capacity(images.len()), LeftOut::default());
+    for (image, seen) in images.into_iter().zip(seen) {
+        match seen? {
+            Ok(content) => kept.push(Image { content: Some(content), ..image }),
+            Err(reason) => left_out.add(image.id, reason),
+        }
+    }
+    Ok((kept, left_out))
 }
 
 fn hash(bytes: &[u8]) -> u128 {

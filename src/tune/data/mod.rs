@@ -14,6 +14,7 @@ mod describe;
 mod gather;
 mod look;
 mod names;
+mod photos;
 mod protocol;
 mod saved;
 mod set;
@@ -21,8 +22,9 @@ mod split;
 mod test;
 
 pub use describe::Descriptions;
-pub use look::{Seen, decoded, read};
+pub use look::{Seen, decoded, read, usable};
 pub use names::{canonical, check_names, prompts};
+pub use photos::photos;
 pub use protocol::{Protocol, Shots, Subset};
 pub use set::{Image, LeftOut, Part, Set};
 pub use split::Split;

@@ -40,6 +40,9 @@ struct Saved<'a> {
 /// Id, class, and content in 32 hexadecimal digits.
 type Row<'a> = (Cow<'a, str>, usize, String);
 
+/// Images by id and class.
+type Places<'a> = HashMap<(&'a str, usize), &'a Image>;
+
 impl Split {
     /// The split as JSON, the same bytes for the same split.
     pub fn to_json(&self) -> String {
@@ -121,7 +124,7 @@ impl Split {
         let names = &set.train.classes[range];
         let train = places(names, &set.train);
         let val = places(names, set.val.as_ref().unwrap_or(&set.train));
-        let wanted: Vec<(&Row<'_>, &HashMap<(&str, usize), &Image>)> =
+        let wanted: Vec<(&Row<'_>, &Places<'_>)> =
             saved.train.iter().map(|row| (row, &train)).chain(saved.val.iter().map(|row| (row, &val))).collect();
         let images = pool::collect(wanted.len(), |at| {
             let ((id, class, content), places) = &wanted[at];
@@ -160,7 +163,7 @@ impl Split {
 }
 
 /// The images of a part by id and class, as the split counts classes.
-fn places<'a>(names: &[String], part: &'a Part) -> HashMap<(&'a str, usize), &'a Image> {
+fn places<'a>(names: &[String], part: &'a Part) -> Places<'a> {
     let of_class: Vec<Option<usize>> =
         part.classes.iter().map(|name| names.iter().position(|other| other == name)).collect();
     part.images.iter().filter_map(|image| Some(((image.id.as_str(), of_class[image.class]?), image))).collect()

@@ -34,6 +34,9 @@ pub struct Split {
     pub fingerprint: String,
 }
 
+/// How the note begins that is no reason to refuse.
+const NO_VALIDATION: &str = "no image left for validation";
+
 impl Split {
     /// The images of the split's classes in the training part that were not drawn: what a set without a test part may be
     /// judged by. An image with the content of a drawn one may be among them if it has another id.
@@ -45,6 +48,13 @@ impl Split {
         Part { classes: self.classes.clone(), images: set.train.images.iter().filter(rest).map(own).collect() }
     }
 
+    /// Which of these images, looked at before ([`super::usable`]), have the content of one that was drawn: a test should
+    /// have none of them.
+    pub fn overlap<'a>(&self, images: &'a [Image]) -> Vec<&'a Image> {
+        let drawn: HashSet<u128> = self.train.iter().chain(&self.val).filter_map(|image| image.content).collect();
+        images.iter().filter(|image| image.content.is_some_and(|content| drawn.contains(&content))).collect()
+    }
+
     /// What people should know before they wait: one line, and one more for each thing that is amiss.
     pub fn summary(&self) -> String {
         let Self { data, seed, shots, subset, set_classes, classes, train, val, .. } = self;
@@ -53,7 +63,7 @@ impl Split {
             subset => format!("{subset} classes, {} of {set_classes}", classes.len()),
         };
         let mut out = format!(
-            "{data}: {which}, {shots} shots, seed {seed}: {} images to learn from, {} for validation\n",
+            "{data}: {which}, shots {shots}, seed {seed}; images: {} to learn from, {} for validation\n",
             train.len(),
             val.len()
         );
@@ -74,13 +84,13 @@ impl Split {
         }
         let without = self.classes.len() - self.val.iter().map(|image| image.class).collect::<HashSet<_>>().len();
         if without > 0 {
-            notes.push(format!("{without} classes have no image left for validation"));
+            notes.push(format!("{NO_VALIDATION}: {without} of {} classes", self.classes.len()));
         }
         if let Some((id, reason)) = self.left_out.first.first() {
-            notes.push(format!("{} images are of no use and left out: {id}: {reason} …", self.left_out.count));
+            notes.push(format!("of no use and left out: {} ({id}: {reason}, …)", self.left_out.count));
         }
         if self.twice > 0 {
-            notes.push(format!("{} images are passed over: others have the same content", self.twice));
+            notes.push(format!("passed over, as others have the same content: {}", self.twice));
         }
         notes
     }
@@ -88,9 +98,9 @@ impl Split {
     /// Itself, unless something is amiss.
     pub(super) fn strict(self, set: &Set) -> Result<Self> {
         let mut notes = self.notes();
-        notes.retain(|note| !note.ends_with("for validation"));
+        notes.retain(|note| !note.starts_with(NO_VALIDATION));
         if let Some((id, reason)) = set.left_out.first.first() {
-            notes.push(format!("{} images of the set are of no use: {id}: {reason} …", set.left_out.count));
+            notes.push(format!("of no use in the set: {} ({id}: {reason}, …)", set.left_out.count));
         }
         match notes.is_empty() {
             true => Ok(self),

@@ -65,10 +65,7 @@ impl Test {
         if !self.unseen.is_empty() {
             let count: usize = self.unseen.values().sum();
             let named: Vec<_> = self.unseen.iter().map(|(name, count)| format!("{name:?} ({count})")).collect();
-            notes.push(format!(
-                "{count} test images have labels that were not learnt and are left out: {}",
-                list(&named)
-            ));
+            notes.push(format!("test images with labels that were not learnt, left out: {count}, {}", list(&named)));
         }
         if !self.absent.is_empty() {
             notes.push(format!("no test image of: {}", list(&self.absent)));

@@ -53,7 +53,17 @@ pub static METHODS: &[&Entry] = &[
     &ivlp::ENTRY,
     &maple::ENTRY,
     &promptsrc::ENTRY,
-    &restore::ENTRY, &tip::ENTRY, &tip_f::ENTRY, &clip_adapter::ENTRY, &linear_probe::ENTRY, &lora::ENTRY, &layernorm::ENTRY, &bitfit::ENTRY, &tfup::ENTRY, &close::ENTRY];
+    &restore::ENTRY,
+    &tip::ENTRY,
+    &tip_f::ENTRY,
+    &clip_adapter::ENTRY,
+    &linear_probe::ENTRY,
+    &lora::ENTRY,
+    &layernorm::ENTRY,
+    &bitfit::ENTRY,
+    &tfup::ENTRY,
+    &close::ENTRY,
+];
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;

@@ -26,7 +26,7 @@ pub(super) fn figure(confusion: &Confusion) -> String {
     let mut out = String::new();
     if n <= MOST {
         out += &matrix(confusion, n);
-        out += "<p class=\"note\">Rows are the true classes, columns the answers; a cell is the darker the larger its share of the row.</p>\n";
+        out += "<p class=\"note\">Rows are the true classes, columns the answers; a cell has the more colour the larger its share of the row.</p>\n";
     }
     out + &pairs(confusion, n)
 }
@@ -38,7 +38,7 @@ fn matrix(confusion: &Confusion, n: usize) -> String {
     let room = (longest as f64 * LETTER * font + 14.0).ceil();
     let (width, height) = (room + cell * n as f64 + room * 0.75, room + cell * n as f64 + 2.0);
     let mut out = format!(
-        "<div class=\"wide\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+        "<div class=\"wide full\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
          height=\"{height:.0}\" role=\"img\" aria-label=\"Confusion matrix\">\n<g style=\"font-size:{font}px\">\n"
     );
     for (at, name) in confusion.classes.iter().enumerate() {
@@ -55,7 +55,10 @@ fn matrix(confusion: &Confusion, n: usize) -> String {
         );
     }
     let side = n as f64 * cell;
-    let _ = writeln!(out, "<rect x=\"{room}\" y=\"{room}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"var(--card)\"/>");
+    let _ = writeln!(
+        out,
+        "<rect x=\"{room}\" y=\"{room}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"var(--card)\"/>"
+    );
     for (truth, row) in confusion.counts.chunks_exact(n).enumerate() {
         let sum: u64 = row.iter().sum();
         for (answer, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -101,7 +104,10 @@ fn pairs(confusion: &Confusion, n: usize) -> String {
     for (at, count) in wrong.into_iter().take(PAIRS) {
         let all: u64 = confusion.counts[at / n * n..][..n].iter().sum();
         let [truth, answer] = [at / n, at % n].map(|class| text(&confusion.classes[class]));
-        let _ = writeln!(out, "<tr><td class=\"l\">{truth}</td><td class=\"l\">{answer}</td><td>{count}</td><td>{all}</td></tr>");
+        let _ = writeln!(
+            out,
+            "<tr><td class=\"l\">{truth}</td><td class=\"l\">{answer}</td><td>{count}</td><td>{all}</td></tr>"
+        );
     }
     out + "</table></div>\n"
 }

@@ -43,7 +43,7 @@ pub(super) fn figure(gains: &Gains) -> String {
     let scale = if has_gains && has_losses { room / 2.0 } else { room } / most;
     let height = rows.len() as f64 * ROW + 4.0;
     let mut out = format!(
-        "<div class=\"wide\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+        "<div class=\"wide fit\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          role=\"img\" aria-label=\"Gain in recall by class\">\n<path class=\"a\" d=\"M{zero} 0V{height}\"/>\n"
     );
     for (at, (name, n, before, after)) in rows.iter().enumerate() {

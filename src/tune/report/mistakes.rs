@@ -17,7 +17,7 @@ pub(super) fn cards(mistakes: &[Mistake]) -> String {
             None => "<div class=\"none\">no picture</div>".to_owned(),
         };
         let [of_answer, of_truth] = match mistake.scores {
-            Some((answer, truth)) => [answer, truth].map(|score| format!(" <small>{} %</small>", share(score))),
+            Some((answer, truth)) => [answer, truth].map(|score| format!(" <small>{}&#160;%</small>", share(score))),
             None => Default::default(),
         };
         let _ = writeln!(

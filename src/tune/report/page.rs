@@ -69,10 +69,11 @@ h1{font-size:1.45rem;margin:0;overflow-wrap:anywhere}\nh2{font-size:1.1rem;margi
 header p{margin:.2rem 0 0;color:var(--dim);overflow-wrap:anywhere}\n\
 section{margin-top:1.6rem;padding-top:1.1rem;border-top:1px solid var(--line)}\n\
 p.note,figcaption{color:var(--dim);font-size:.88rem;margin:.5rem 0 0}\n\
-.wide{overflow-x:auto}\n.wide svg{display:block}\n\
+.wide{overflow-x:auto}\n.fit svg{max-width:100%;min-width:560px;height:auto}\n.note+.wide{margin-top:1rem}\n\
+.full{width:max-content;max-width:calc(100vw - 3rem);min-width:100%;position:relative;left:50%;transform:translateX(-50%)}\n.wide svg{display:block}\n\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n\
 th,td{text-align:right;padding:.25rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap}\n\
-th{font-weight:600;color:var(--dim)}\nth.l,td.l{text-align:left;white-space:normal;overflow-wrap:anywhere}\n\
+th{font-weight:600;color:var(--dim)}\nth.l,td.l{text-align:left;white-space:normal;overflow-wrap:break-word}\n\
 tr.own td{background:var(--own);font-weight:600}\ntd small{color:var(--dim);font-weight:400}\ntd.same{color:var(--dim);text-align:center}\n\
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem;margin:0}\n\
 dt{color:var(--dim)}\ndd{margin:0;overflow-wrap:anywhere}\n\

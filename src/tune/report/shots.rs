@@ -20,7 +20,7 @@ const COLORS: usize = 8;
 
 pub(super) fn figure(lines: &[Line]) -> String {
     let drawing = drawing(lines, "");
-    if drawing.is_empty() { drawing } else { format!("<div class=\"wide\">{drawing}</div>\n") }
+    if drawing.is_empty() { drawing } else { format!("<div class=\"wide fit\">{drawing}</div>\n") }
 }
 
 pub(super) fn file(lines: &[Line]) -> String {
@@ -43,7 +43,8 @@ fn drawing(lines: &[Line], style: &str) -> String {
     ticks.sort_unstable();
     ticks.dedup();
     let Some(&last) = ticks.last() else { return String::new() };
-    let finite = |Interval(low, high): Interval| [low, high].into_iter().filter(|end| end.is_finite()).collect::<Vec<_>>();
+    let finite =
+        |Interval(low, high): Interval| [low, high].into_iter().filter(|end| end.is_finite()).collect::<Vec<_>>();
     let ends = all().flat_map(|point| point.2.map(finite).unwrap_or_default().into_iter().chain([point.1]));
     let values = Axis::new(ends.map(|value| (100.0 * value).clamp(-1e6, 1e6)), 6, true);
     // Twice the shots are a step to the right; none are a step left of one.
@@ -90,7 +91,8 @@ fn drawing(lines: &[Line], style: &str) -> String {
         (LEFT + right) / 2.0,
         bottom + 37.0
     );
-    let names = name_places(&lines.iter().map(|(_, points)| up(points[points.len() - 1].1)).collect::<Vec<_>>(), bottom);
+    let names =
+        name_places(&lines.iter().map(|(_, points)| up(points[points.len() - 1].1)).collect::<Vec<_>>(), bottom);
     for (at, ((name, points), y)) in lines.iter().zip(names).enumerate() {
         let color = at % COLORS;
         // Beside each other, so that intervals at the same shots can be told apart.
@@ -109,7 +111,8 @@ fn drawing(lines: &[Line], style: &str) -> String {
                     x - 3.0
                 );
             }
-            let range = ends.map(|Interval(low, high)| format!(" ({} … {})", share(low), share(high))).unwrap_or_default();
+            let range =
+                ends.map(|Interval(low, high)| format!(" ({} … {})", share(low), share(high))).unwrap_or_default();
             let _ = writeln!(
                 out,
                 "<circle class=\"c{color}\" stroke=\"none\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}, {shots} shots: {} %{range}</title></circle>",
@@ -121,7 +124,7 @@ fn drawing(lines: &[Line], style: &str) -> String {
         let (x, end) = place(points[points.len() - 1].0, points[points.len() - 1].1);
         let _ = writeln!(
             out,
-            "<path class=\"s c{color}\"{dash} d=\"{path}\"/>\n<path class=\"e c{color}\" d=\"M{:.1} {end:.1}L{:.1} {y:.1}\"/>\
+            "<path class=\"s c{color}\"{dash} d=\"{path}\"/>\n<path class=\"e c{color}\" stroke-dasharray=\"2 3\" d=\"M{:.1} {end:.1}L{:.1} {y:.1}\"/>\
              <text class=\"v\" x=\"{:.1}\" y=\"{:.1}\">{} <tspan class=\"k\">{}</tspan></text>",
             x + 5.0,
             right + 8.0,

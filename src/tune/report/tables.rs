@@ -41,7 +41,7 @@ pub(super) fn scores(report: &Report) -> String {
         });
         let _ = writeln!(out, "<td>{}</td></tr>", shown.unwrap_or_default());
     }
-    out + "</table></div>\n<p class=\"note\">In per cent. The standard deviation is over seeds, divided by their number less one.</p>\n"
+    out + "</table></div>\n<p class=\"note\">In per cent. The standard deviation over seeds is that of a sample (n − 1).</p>\n"
 }
 
 pub(super) fn comparisons(comparisons: &[Comparison]) -> String {
