@@ -382,7 +382,7 @@ impl<'a> Job<'a> {
         let own = exam.answers(task, method, &features)?;
         let probe = if exam.new { None } else { exam.probe(task, support, validation)? };
         let (Some(method), Some(zero_shot)) = (own, exam.zero_shot) else { return Ok(None) };
-        Ok(Some(Judged { name: exam.name, new: exam.new, method, zero_shot, probe }))
+        Ok(Some(Judged { name: exam.name, method, zero_shot, probe }))
     }
 }
 

@@ -47,7 +47,6 @@ pub(super) struct Answers {
 /// Everything about one exam.
 pub(super) struct Judged {
     pub(super) name: String,
-    pub(super) new: bool,
     pub(super) method: Answers,
     pub(super) zero_shot: Answers,
     /// Of the classes that were learnt alone.

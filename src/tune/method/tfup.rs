@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_shows_the_same_counts_twice_and_the_opposite_not_at_all() {
-        let unit = |x: &[[f64; 2]]| Tensor::new(x, &Device::Cpu).unwrap();
+        let unit = |x: &[[f64; 2]]| Tensor::from_vec(x.concat(), (x.len(), 2), &Device::Cpu).unwrap();
         let (texts, keys) = (unit(&[[1.0, 0.0], [0.0, 1.0]]), unit(&[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]));
         let p = |x: &Tensor| log_p(x, &texts).unwrap();
         let all = similarity(&p(&unit(&[[1.0, 0.0]])), &p(&keys)).unwrap().to_vec2::<f64>().unwrap();
