@@ -1,6 +1,7 @@
 //! `finetune`: contrastive fine-tuning on one's own pairs.
 
 mod args;
+mod extra;
 mod plan;
 mod show;
 mod together;

@@ -67,6 +67,8 @@ pub(super) fn assemble(corpus: &Corpus, loaded: data::Batch, bytes: usize, group
     batch.labels = rows().map(|row| row.label).collect();
     batch.weights = rows().any(|row| row.weight != 1.0).then(|| rows().map(|row| row.weight).collect());
     batch.same = data::same(corpus, &batch.index, &batch.texts);
+    let pairs = batch.index.iter().copied().zip(batch.texts.iter().map(String::as_str));
+    batch.keys = data::Keys::new(corpus, pairs).numbers();
     Ok(batch)
 }
 

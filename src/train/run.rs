@@ -248,15 +248,18 @@ impl Run<'_> {
         let captions: Vec<String> =
             self.corpus.rows.iter().map(|row| row.captions.first().cloned().unwrap_or_default()).collect();
         let texts = embed_texts(self.clip, &captions, View::Constant, self.config.micro_batch, &check)?;
-        let clusters = (mining.batches == "cluster").then_some(mining.clusters);
         let mut rng = generator("compose", self.config.seed, epoch);
-        let sides = [&images[..], &texts[..]];
-        self.composition = Some(Composition::new(&self.corpus, sides, dim, clusters, &mut rng, self.interrupt)?);
+        let (sides, inside) = ([&images[..], &texts[..]], self.sampler.inside());
+        let found = Composition::new(&self.corpus, sides, mining, inside, &mut rng, self.interrupt)?;
+        self.composition = Some(found);
         Ok(())
     }
 
     /// One step, for its cost: takes the first pairs of the first epoch, writes nothing.
     pub fn try_step(&mut self, watch: &dyn Watch) -> Result<Report> {
+        if let Some(mining) = &self.config.mining {
+            self.composition = Composition::stand_in(self.corpus.rows.len(), mining);
+        }
         let loaded = self.loader(0, 0)?.batch()?.ok_or_else(|| Error::run("there is no batch"))?;
         let begun = Instant::now();
         let report = self.step(loaded, &State::default(), watch)?;
@@ -266,6 +269,12 @@ impl Run<'_> {
     fn step(&mut self, loaded: super::data::Batch, state: &State, watch: &dyn Watch) -> Result<Report> {
         let mut rng = generator("step", self.config.seed, state.step);
         let mut batch = assemble(&self.corpus, loaded, self.clip.preprocess().len(), self.group)?;
+        if let Some(composition) = &self.composition {
+            batch.neg_texts.resize(batch.texts.len(), Vec::new());
+            for ((own, &row), caption) in batch.neg_texts.iter_mut().zip(&batch.index).zip(&batch.texts) {
+                own.extend(composition.captions(&self.corpus, row, caption));
+            }
+        }
         if let Some(negatives) = &self.negatives {
             batch.neg_texts.resize(batch.texts.len(), Vec::new());
             for (pair, text) in batch.texts.iter().enumerate() {
@@ -424,7 +433,7 @@ impl Run<'_> {
         let kept = kept.filter_map(|(name, x)| Some((name.strip_prefix("state.")?.to_owned(), x.clone())));
         self.objective.restore(&kept.collect())?;
         if let (Some(mining), Some(tensor)) = (&self.config.mining, checkpoint.objective.get(COMPOSITION)) {
-            self.composition = Some(Composition::of(tensor, mining.batches == "cluster")?);
+            self.composition = Some(Composition::of(tensor, mining, self.corpus.rows.len())?);
         }
         self.optimizer.restore(&checkpoint.optimizer, step)?;
         if let Some(ema) = &mut self.ema {

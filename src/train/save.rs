@@ -83,10 +83,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     target.commit()
 }
 
-/// Writes tensors as they are, f32 or f64.
+/// Writes tensors as they are, f32, f64 or i64.
 pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let headers = tensors.iter().map(|(name, tensor)| {
-        let dtype = if tensor.dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 };
+        let dtype = match tensor.dtype() {
+            DType::F64 => Dtype::F64,
+            DType::I64 => Dtype::I64,
+            _ => Dtype::F32,
+        };
         Header { name: name.clone(), dtype, shape: tensor.dims().to_vec() }
     });
     write(path, headers.collect(), |header| {
@@ -94,6 +98,10 @@ pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> R
         match header.dtype {
             Dtype::F64 => {
                 let numbers = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f64>()?;
+                Ok(Cow::Owned(numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
+            }
+            Dtype::I64 => {
+                let numbers = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<i64>()?;
                 Ok(Cow::Owned(numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
             }
             _ => numbers(tensor).map(Cow::Owned),

@@ -6,6 +6,7 @@
 //! the objective itself trains, the logit scale foremost, gets its gradient between the passes.
 
 use super::group::Group;
+use super::negatives::extra::PairKeys;
 use super::objective::{Duplicates, Embeddings, Head, Negatives, Objective, Pairs, Progress, Sum, Tokens};
 use super::towers::{Output, Stream, Tower};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Batch {
     pub neg_texts: Vec<Vec<String>>,
     /// For each pair which image it is.
     pub image_ids: Vec<u64>,
+    /// For each pair what it is, beyond the batch.
+    pub keys: Vec<PairKeys>,
     /// For each pair its class.
     pub labels: Option<Vec<u32>>,
     /// Which pairs off the diagonal are the same, (B, B) row by row.
@@ -139,11 +142,13 @@ impl Stepper<'_> {
             neg_texts: text_rows.1.map(|embeddings| Negatives { embeddings, there }),
             neg_images: image_rows.1.map(|embeddings| Negatives { embeddings, there: batch.neg_images_there.clone() }),
             tokens,
+            extra: None,
             start: if needs.start { self.others(self.start, batch)? } else { None },
             ema: if needs.ema { self.averaged(batch, &images, &texts)? } else { None },
             teacher: if needs.teacher { self.others(self.teacher, batch)? } else { None },
             index: batch.index.clone(),
             image_ids: batch.image_ids.clone(),
+            keys: batch.keys.clone(),
             labels: batch.labels.clone(),
             same: batch.same.clone(),
             duplicates: self.duplicates,

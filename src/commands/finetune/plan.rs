@@ -1,7 +1,7 @@
 //! From the command line to a run.
 
 use super::args::FinetuneArgs;
-use super::{show, together, watch::Watching};
+use super::{extra, show, together, watch::Watching};
 use crate::app::{App, ModelArgs};
 use crate::commands::Status;
 use crate::commands::args::SourceArgs;
@@ -97,11 +97,9 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
     let teacher_dim = teacher.as_ref().map_or(0, |teacher| teacher.spec.embed_dim);
     let sizes = Settings::sizes(corpus.rows.len(), config.batch_size, clip.spec.embed_dim, teacher_dim, config.seed);
     let objective = objective::build(&config.loss, &config.loss_settings, &sizes)?;
+    let objective = extra::with_extra(app, objective, &config, sampler.len(), epoch_steps * config.epochs)?;
     let params = train_parameters(&mut clip, &config, &objective)?;
-    if needs.neg_texts && config.text_negatives.is_none() && config.negatives[0] == 0 {
-        return Err(Error::usage(format!("the objective `{}` needs captions that do not fit", config.loss))
-            .hint("--text-negatives swap,replace makes them; or give the data a column neg_caption"));
-    }
+    extra::check_captions(&config, needs)?;
     let trained = clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default();
     let rate_of = |name: &str| params.iter().find(|param| param.name == name);
     let towers = trained.iter().map(|(name, var)| {
@@ -360,6 +358,8 @@ fn resolve(config: &mut Config, corpus: &Corpus, epoch_steps: usize, processes: 
     if config.negatives[0] == usize::MAX {
         config.negatives[0] = usize::from(corpus.rows.iter().any(|row| !row.neg_captions.is_empty()));
     }
+    let usual = if config.mochi.is_some() { steps / 10 } else { 0 };
+    config.mochi_after = config.mochi_after.map(|after| if after == usize::MAX { usual } else { after });
     config.processes = processes;
 }
 

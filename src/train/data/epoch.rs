@@ -105,6 +105,11 @@ impl Sampler {
         self.parts.iter().map(|(units, factor)| (units.len() as f64 * factor).round() as usize).sum()
     }
 
+    /// For each row of the data, whether it is one of these.
+    pub fn inside(&self) -> &[bool] {
+        &self.inside
+    }
+
     /// Whether an epoch has no pairs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

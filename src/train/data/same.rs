@@ -44,6 +44,15 @@ impl Keys {
         self.0.iter().flat_map(|a| other.0.iter().map(|b| a.same(b))).collect()
     }
 
+    /// Each as numbers: image, text, class, group; the last two −1 where they are not known.
+    pub fn numbers(&self) -> Vec<[i64; 4]> {
+        let known = |number: Option<u32>| number.map_or(-1, i64::from);
+        let numbers = |key: &Key| {
+            [key.image.cast_signed(), key.text.cast_signed(), known(key.label), known(key.group)]
+        };
+        self.0.iter().map(numbers).collect()
+    }
+
     /// How many pairs there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -10,13 +10,15 @@
 //! | [`batch`] | batches of samples that are hard for each other (NegCLIP) |
 //! | [`mochi`] | negatives mixed of negatives (MoCHi) |
 //! | [`queue`] | features of earlier batches as negatives (MoCo, ALBEF) |
-//! | [`multinomial`] | one hard negative for each item, by lot (ALBEF) |
+//! | [`multinomial`] | hard negatives for each item, by lot (ALBEF) |
+//! | [`extra`] | these three as further columns of a batch's softmax, in a run |
 //!
 //! All works on plain numbers or tensors in memory; nothing here reads a file or knows what a caption is. What is drawn by lot
 //! comes from a seeded generator, and nothing depends on the number of threads.
 
 pub mod batch;
 pub mod cluster;
+pub mod extra;
 pub mod keys;
 pub mod mine;
 pub mod mochi;
@@ -26,6 +28,7 @@ pub mod queue;
 pub mod summary;
 mod window;
 
+pub use extra::{Columns, Extra};
 pub use keys::{Guard, Keys, text_id};
 pub use mine::{Mined, Side, mine};
 pub use mochi::Mochi;

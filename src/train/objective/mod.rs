@@ -6,6 +6,7 @@
 mod albef;
 mod clip;
 mod clip_refine;
+mod columns;
 mod contrast;
 mod cross_entropy;
 mod cuaxu;
@@ -116,6 +117,11 @@ pub trait Objective: Send {
 
     /// Whether the number depends on [`Head::bias`]. A softmax does not.
     fn uses_bias(&self) -> bool {
+        false
+    }
+
+    /// Whether the number depends on [`Pairs::extra`].
+    fn uses_extra(&self) -> bool {
         false
     }
 
