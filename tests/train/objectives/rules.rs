@@ -146,6 +146,25 @@ fn what_is_said_of_the_head_is_true() {
     }
 }
 
+#[test]
+fn what_is_said_of_extra_negatives_is_true() {
+    let golden = golden();
+    let with = golden.cases().find(|case| case.flag("extra")).unwrap().batch(0, DType::F64).pairs.extra;
+    for entry in OBJECTIVES {
+        let case = golden.cases().find(|case| case.entry().name == entry.name).unwrap();
+        let batch = case.batch(0, DType::F64);
+        let value = |extra: Option<_>| {
+            let mut objective = case.objective();
+            let pairs = Pairs { extra, ..batch.pairs.clone() };
+            (numbers(&objective.value(&pairs, &batch.head, &mut rng()).unwrap()), objective.uses_extra())
+        };
+        let ((plain, _), (more, uses)) = (value(None), value(with.clone()));
+        assert_eq!(plain != more, uses, "{}", entry.name);
+        let tried = golden.cases().any(|case| case.entry().name == entry.name && case.flag("extra"));
+        assert_eq!(tried, uses, "{} has no golden case with extra negatives", entry.name);
+    }
+}
+
 /// Image 0 and text 1 alone have something along the first axis. Turning the text's round changes the cosine of these
 /// two and nothing else, so if they are duplicates and duplicates are left out, nothing may change.
 #[test]
@@ -227,11 +246,13 @@ fn poor(n: usize, same: bool, weight: Option<f32>, scale: f64, dtype: DType) -> 
             texts: leaves[4].as_tensor().clone(),
             words: (0..n * 4).map(|at| at % 4 == 0 && at != 0).collect(),
         }),
+        extra: None,
         start: slow(),
         ema: slow(),
         teacher: slow(),
         index: (0..n as u32).collect(),
         image_ids: (0..n as u64).collect(),
+        keys: Vec::new(),
         labels: Some(vec![0; n]),
         same: (0..n * n).map(|at| same && at % (n + 1) != 0).collect(),
         duplicates: Duplicates::Mask,
