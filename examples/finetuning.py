@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Real learning on small data: the tables of docs/finetuning.md.
 
-    python3 examples/finetuning.py FLICKR8K CLOTHING10 --binary target/release/clip-cli --work DIR
+    python3 examples/finetuning.py FLICKR8K --binary target/release/clip-cli --work DIR
+        [--clothing CLOTHING10 --elsewhere CIFAR10] [--text-model MINILM] [--figures docs/figures]
 
-FLICKR8K holds captions.tsv (filepath, title) and images; CLOTHING10 holds train/ and test/ class folders. Images are
-split once, by a hash of their names: 160 of them are the test set, which nothing but the last step of each run reads.
-Standard library alone.
+FLICKR8K holds captions.tsv (filepath, title) and images, which are split once, by a hash of their names: 160 of them are
+the test set, which nothing but the last step of each run reads. CLOTHING10 and CIFAR10 hold train/ and test/ class
+folders; MINILM is a BERT checkpoint (all-MiniLM-L6-v2), which is put beside the built-in model's EfficientNet with new
+projections. Results are kept in DIR: a run that is there already is not made again. Standard library alone.
 """
 
 import argparse
@@ -46,6 +48,15 @@ WHAT = [
     ("projections", ["--train", "projections"]),
     ("layernorm", ["--train", "layernorm"]),
     ("lora, rank 8", ["--train", "lora", "--lora-tower", "text", "--lr", "1e-4"]),
+]
+
+
+# Towers that have never met: new projections alone are trained, at a rate for random weights.
+PAIR = [
+    ("clip", []),
+    ("siglip", ["--loss", "siglip"]),
+    ("dcl", ["--loss", "dcl"]),
+    ("negclip", ["--loss", "negclip", "--text-negatives", "swap,replace"]),
 ]
 
 
@@ -92,7 +103,7 @@ class Report:
 
     def finetune(self, name, options, seed):
         order = any(word in name for word in ("clip", "degla")) and "refine" not in name
-        place = self.work / "runs" / hashlib.sha256(f"{name}{options}{seed}{self.common}".encode()).hexdigest()[:12]
+        place = self.place(name, options, seed)
         if not (place / "measured.json").exists():
             if place.exists():
                 subprocess.run(["rm", "-rf", str(place)], check=True)
@@ -104,29 +115,63 @@ class Report:
             found["seconds"] = took
             lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
             best = json.loads((place / "state.json").read_text())["best"]["step"]
-            found["agreement"] = next(x["val/agreement"] for x in lines if x["step"] == best and "val/agreement" in x)
+            kept = [x["val/agreement"] for x in lines if x["step"] == best and "val/agreement" in x]
+            found.update({"agreement": kept[0]} if kept else {})
             (place / "measured.json").write_text(json.dumps(found))
             subprocess.run(["rm", "-rf", str(place / "checkpoints")], check=True)
         return json.loads((place / "measured.json").read_text())
 
-    def table(self, title, rows, extra):
+    def place(self, name, options, seed):
+        return self.work / "runs" / hashlib.sha256(f"{name}{options}{seed}{self.common}".encode()).hexdigest()[:12]
+
+    def table(self, title, rows, extra, model="builtin", figure=None):
         print(f"\n### {title}\n")
         print("| | image→text R@1 | text→image R@1 | wrong captions told apart | same class as the start | seconds |")
         print("|---|---|---|---|---|---|")
-        start = self.measure("builtin", True)
-        print(self.line("before training", [start]))
+        shown = [("before training", [self.measure(model, True)])]
+        print(self.line(*shown[0]))
         for name, options in rows:
             found = [self.finetune(name, [*extra, *options], seed) for seed in self.seeds]
+            shown.append((name, found))
             print(self.line(name, found), flush=True)
+        if figure:
+            keys = [("image→text R@1, %", "text_retrieval_recall@1"), ("text→image R@1, %", "image_retrieval_recall@1"),
+                    ("same class as the start, %", "agreement")]
+            dots(figure, shown, keys)
+
+    def clothing(self, data, elsewhere, figure):
+        """WiSE-FT: accuracy on what was trained, and on what was not, along the way from the start to the end."""
+        curves = []
+        for seed in self.seeds:
+            place = self.place("clothing", [], seed)
+            if not (place / "sweep.json").exists():
+                subprocess.run(["rm", "-rf", str(place)], check=True)
+                run(self.binary, "finetune", "--train-data", str(data / "train"), "--output", str(place), "--train", "all",
+                    "--epochs", "3", "--batch-size", "64", "--lr", "1e-5", "--seed", str(seed), "--no-retention",
+                    "--templates", "openai-7", "--quiet")
+                both = []
+                for test in (data / "test", elsewhere / "test"):
+                    lines = run(self.binary, "merge", "builtin", str(place), "--alpha", "sweep", "--eval", str(test),
+                                "--templates", "openai-7", "--quiet").splitlines()
+                    both.append([(one["alpha"], one["acc1"]) for one in map(json.loads, lines)])
+                (place / "sweep.json").write_text(json.dumps(both))
+                subprocess.run(["rm", "-rf", str(place / "checkpoints")], check=True)
+            curves.append(json.loads((place / "sweep.json").read_text()))
+        print("\n### Clothing, and the way back\n")
+        print("| part of the fine-tuned weights | clothing10 test | CIFAR-10 test |\n|---|---|---|")
+        points = []
+        for i, (alpha, _) in enumerate(curves[0][0]):
+            cells = [[100 * curve[side][i][1] for curve in curves] for side in (0, 1)]
+            points.append((alpha, *cells))
+            print(f"| {alpha:.1f} | " + " | ".join(spread(values) for values in cells) + " |")
+        if figure:
+            curve(figure, points)
 
     @staticmethod
     def line(name, found):
         def cell(key):
             values = [100 * value(one, key) for one in found]
-            if any(math.isnan(v) for v in values):
-                return ""
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            return f"{statistics.mean(values):.1f}{spread}"
+            return "" if any(math.isnan(v) for v in values) else spread(values)
 
         seconds = [one["seconds"] for one in found if "seconds" in one]
         took = f"{statistics.mean(seconds):.0f}" if seconds else ""
@@ -139,6 +184,64 @@ def value(found, key):
     return one["value"] if isinstance(one, dict) else one
 
 
+def spread(values):
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def dots(path, rows, keys):
+    """One panel a number, one line a row: the mean and the range over seeds; the dashed line is the start."""
+    width, left, step = 260, 190, 20
+    height = 40 + step * len(rows)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width * len(keys)}" height="{height + 24}" '
+           'font-family="sans-serif" font-size="12" fill="#888" stroke="none">']
+    for i, (name, _) in enumerate(rows):
+        out.append(f'<text x="{left - 10}" y="{44 + step * i}" text-anchor="end">{name}</text>')
+    for panel, (title, key) in enumerate(keys):
+        cells = [[100 * value(one, key) for one in found] for _, found in rows]
+        known = [v for cell in cells for v in cell if not math.isnan(v)]
+        low, high = min(known), max(known)
+        margin = 0.08 * (high - low or 1)
+        low, high = low - margin, high + margin
+        at = lambda v: left + width * panel + 10 + (width - 40) * (v - low) / (high - low)
+        out.append(f'<text x="{left + width * panel + width / 2 - 10}" y="18" text-anchor="middle">{title}</text>')
+        for v in (low + margin, high - margin):
+            out.append(f'<text x="{at(v):.1f}" y="{height + 14}" text-anchor="middle">{v:.0f}</text>')
+        if not math.isnan(cells[0][0]):
+            x = at(cells[0][0])
+            out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="28" y2="{height}" stroke="#888" stroke-dasharray="3 3"/>')
+        for i, cell in enumerate(cells):
+            if any(math.isnan(v) for v in cell):
+                continue
+            y = 40 + step * i
+            out.append(f'<line x1="{at(min(cell)):.1f}" x2="{at(max(cell)):.1f}" y1="{y}" y2="{y}" stroke="#4a90d9" stroke-width="3"/>')
+            out.append(f'<circle cx="{at(statistics.mean(cell)):.1f}" cy="{y}" r="4" fill="#4a90d9"/>')
+    pathlib.Path(path).write_text("\n".join([*out, "</svg>"]) + "\n")
+
+
+def curve(path, points):
+    """Accuracy on the trained task over accuracy elsewhere, a point for each part of the fine-tuned weights."""
+    size, pad = 420, 60
+    means = [(alpha, statistics.mean(here), statistics.mean(there)) for alpha, here, there in points]
+    every = [v for _, here, _ in points for v in here], [v for _, _, there in points for v in there]
+    (y0, y1), (x0, x1) = ((min(v) - 1, max(v) + 1) for v in every)
+    x, y = (lambda v: pad + (size - pad - 20) * (v - x0) / (x1 - x0)), (lambda v: size - pad - (size - pad - 30) * (v - y0) / (y1 - y0))
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" font-family="sans-serif" font-size="12" fill="#888">',
+           f'<text x="{size / 2}" y="{size - 12}" text-anchor="middle">CIFAR-10 test accuracy, %</text>',
+           f'<text x="16" y="{size / 2}" text-anchor="middle" transform="rotate(-90 16 {size / 2})">clothing10 test accuracy, %</text>']
+    for v in (x0 + 1, x1 - 1):
+        out.append(f'<text x="{x(v):.0f}" y="{size - 34}" text-anchor="middle">{v:.0f}</text>')
+    for v in (y0 + 1, y1 - 1):
+        out.append(f'<text x="{pad - 8}" y="{y(v):.0f}" text-anchor="end">{v:.0f}</text>')
+    line = " ".join(f"{x(there):.1f},{y(here):.1f}" for _, here, there in means)
+    out.append(f'<polyline points="{line}" fill="none" stroke="#4a90d9" stroke-width="2"/>')
+    for (alpha, here, there), (_, heres, theres) in zip(means, points):
+        out.append(f'<line x1="{x(min(theres)):.1f}" x2="{x(max(theres)):.1f}" y1="{y(here):.1f}" y2="{y(here):.1f}" stroke="#888"/>')
+        out.append(f'<line x1="{x(there):.1f}" x2="{x(there):.1f}" y1="{y(min(heres)):.1f}" y2="{y(max(heres)):.1f}" stroke="#888"/>')
+        out.append(f'<circle cx="{x(there):.1f}" cy="{y(here):.1f}" r="4" fill="#4a90d9"/>')
+        out.append(f'<text x="{x(there) + 7:.1f}" y="{y(here) - 6:.1f}">{alpha:g}</text>')
+    pathlib.Path(path).write_text("\n".join([*out, "</svg>"]) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("flickr", type=lambda path: pathlib.Path(path).resolve())
@@ -148,15 +251,29 @@ def main():
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", default="1e-5")
     parser.add_argument("--pick", nargs="*", help="of the objectives, those with these names")
-    parser.add_argument("--only", nargs="*", default=["objectives", "what"])
+    parser.add_argument("--only", nargs="*", default=["objectives", "what", "pair", "clothing"])
+    parser.add_argument("--clothing", type=lambda path: pathlib.Path(path).resolve())
+    parser.add_argument("--elsewhere", type=lambda path: pathlib.Path(path).resolve())
+    parser.add_argument("--text-model")
+    parser.add_argument("--figures", type=pathlib.Path, help="where figures go")
     arguments = parser.parse_args()
     (arguments.work / "runs").mkdir(parents=True, exist_ok=True)
     report = Report(arguments)
+    figure = lambda name: arguments.figures and arguments.figures / f"finetuning-{name}.svg"
     if "objectives" in arguments.only:
         wanted = [row for row in OBJECTIVES if not arguments.pick or row[0] in arguments.pick]
-        report.table("Objectives, image tower locked", wanted, ["--train", "text"])
+        report.table("Objectives, image tower locked", wanted, ["--train", "text"], figure=figure("objectives"))
     if "what" in arguments.only:
-        report.table("What is trained", WHAT, [])
+        report.table("What is trained", WHAT, [], figure=figure("what"))
+    if "pair" in arguments.only and arguments.text_model:
+        dual = arguments.work / "dual"
+        if not dual.exists():
+            run(report.binary, "models", "assemble", "--image", "builtin", "--text", arguments.text_model, "--dim", "256",
+                "--output", str(dual))
+        extra = ["--model", str(dual), "--train", "projections", "--lr", "1e-3", "--epochs", "8", "--no-retention"]
+        report.table("EfficientNet-Lite0 and MiniLM, new projections", PAIR, extra, str(dual))
+    if "clothing" in arguments.only and arguments.clothing and arguments.elsewhere:
+        report.clothing(arguments.clothing, arguments.elsewhere, figure("clothing"))
 
 
 if __name__ == "__main__":

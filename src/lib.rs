@@ -53,4 +53,6 @@ pub mod eval;
 
 pub mod train;
 
+pub mod tune;
+
 mod near;

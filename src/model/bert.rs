@@ -49,8 +49,20 @@ impl Bert {
 
     /// Maps ids (items × `len`, row by row, padding at the end) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        self.forward_embedded(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
+    }
+
+    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), with a look
+    /// between blocks: this is where learnt prompts come in. Of the ids in their places only padding counts.
+    pub fn forward_embedded(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
+        let len = tokens.dim(1)?;
         let (real, seen) = self.marks(ids, len);
-        self.encode(&self.embed(ids, len)?, &real, seen)
+        let seen = Arc::new(begun(seen, len));
+        let x = self.through(tokens, &real, seen.clone(), self.layers(), between)?;
+        self.project(&match self.spec.pool {
+            TextPool::Mean => mean(&x, &seen)?,
+            _ => x.narrow(1, 0, 1)?.squeeze(1)?,
+        })
     }
 
     /// Maps ids (items × `len`, row by row, padding at the end) to the tokens that block number `layers` leaves (items,
@@ -102,25 +114,6 @@ impl Bert {
     /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
     pub fn embed(&self, ids: &[u32], len: usize) -> Result<Tensor> {
         embed(&self.tokens, ids, len)
-    }
-
-    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`); `lengths` says
-    /// how many tokens of each text are no padding.
-    pub fn forward_embedded(&self, tokens: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let len = tokens.dim(1)?;
-        let real: Vec<bool> = lengths.iter().flat_map(|&n| (0..len).map(move |at| at < n)).collect();
-        self.encode(tokens, &real, real.clone())
-    }
-
-    /// Maps embedded tokens to embeddings; of each token `real` says whether it has a position, and `seen` whether
-    /// others look at it.
-    fn encode(&self, tokens: &Tensor, real: &[bool], seen: Vec<bool>) -> Result<Tensor> {
-        let seen = Arc::new(begun(seen, tokens.dim(1)?));
-        let x = self.through(tokens, real, seen.clone(), self.layers(), &mut |_, x| Ok(x))?;
-        self.project(&match self.spec.pool {
-            TextPool::Mean => mean(&x, &seen)?,
-            _ => x.narrow(1, 0, 1)?.squeeze(1)?,
-        })
     }
 
     /// Embedded tokens (items, len, width), without positions, after `layers` blocks.

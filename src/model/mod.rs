@@ -53,6 +53,7 @@ pub struct Clip {
     image: Lazy<ImageTower>,
     text: Lazy<TextTower>,
     tokenizer: Lazy<(Tokenizer, TextSpec)>,
+    image_prompts: Vec<Tensor>,
 }
 
 /// What to load and where to.
@@ -146,6 +147,7 @@ impl Clip {
             image: Lazy::default(),
             text: Lazy::default(),
             tokenizer: Lazy::default(),
+            image_prompts: Vec::new(),
         })
     }
 
@@ -192,6 +194,17 @@ impl Clip {
     /// The checkpoint's tensors, to make variables of some.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// Puts learnt tokens into the image tower, as [`Vit::forward_prompted`] has them: what it embeds from now on is
+    /// another model's.
+    pub fn set_image_prompts(&mut self, prompts: Vec<Tensor>) {
+        self.image_prompts = prompts;
+    }
+
+    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
+    pub fn forward_images(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.image()?.forward_prompted(pixels, &self.image_prompts)
     }
 
     /// The image tower, loaded at the first call.
@@ -285,7 +298,7 @@ impl Clip {
     /// row by row, not normalised.
     pub fn embed_pixels(&self, pixels: Vec<f32>) -> Result<Vec<f32>> {
         let size = self.spec.preprocess.size;
-        to_rows(&self.image()?.forward(&self.pixels(pixels, size)?)?)
+        to_rows(&self.forward_images(&self.pixels(pixels, size)?)?)
     }
 
     /// Pixels of images of one size, (items, 3, height, width) row by row, where the tower computes.
@@ -324,12 +337,56 @@ impl ImageTower {
     }
 }
 
+impl ImageTower {
+    /// The same with learnt tokens, as [`Vit::forward_prompted`] has them.
+    ///
+    /// # Errors
+    /// Usage, when there are any and the tower is no transformer.
+    pub fn forward_prompted(&self, pixels: &Tensor, prompts: &[Tensor]) -> Result<Tensor> {
+        match self {
+            Self::Vit(tower) => tower.forward_prompted(pixels, prompts),
+            tower if prompts.is_empty() => tower.forward(pixels),
+            _ => Err(Error::usage("this image tower is no transformer: learnt tokens have no place in it")),
+        }
+    }
+
+    /// How many blocks it has, if it is a transformer.
+    pub fn layers(&self) -> Option<usize> {
+        match self {
+            Self::Vit(tower) => Some(tower.layers()),
+            _ => None,
+        }
+    }
+}
+
 impl TextTower {
     /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
         match self {
             Self::Transformer(tower) => tower.forward(ids, len),
             Self::Bert(tower) => tower.forward(ids, len),
+        }
+    }
+
+    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), not normalised.
+    /// `ids` (items × len) say where texts end and what is padding; `prompts[i]` (n, width) takes the place of the tokens
+    /// from `at` on in front of block `i + 1`.
+    pub fn forward_prompted(&self, tokens: &Tensor, ids: &[u32], prompts: &[Tensor], at: usize) -> Result<Tensor> {
+        let mut between = |layer: usize, x: Tensor| match layer.checked_sub(1).and_then(|i| prompts.get(i)) {
+            Some(prompt) => stack::replaced(&x, at, prompt),
+            None => Ok(x),
+        };
+        match self {
+            Self::Transformer(tower) => tower.forward_embedded(tokens, ids, &mut between),
+            Self::Bert(tower) => tower.forward_embedded(tokens, ids, &mut between),
+        }
+    }
+
+    /// How many blocks there are.
+    pub fn layers(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.layers(),
+            Self::Bert(tower) => tower.layers(),
         }
     }
 

@@ -61,8 +61,14 @@ impl Positions {
     }
 }
 
-/// The rotary positions of `lead` tokens that do not turn and a grid of patches, for heads of width `head`.
-pub(super) fn rotation(spec: &RopeSpec, lead: usize, [rows, columns]: [usize; 2], head: usize) -> Rotation {
+/// The rotary positions of a grid of patches, with so many tokens before and behind it that do not turn, for heads of
+/// width `head`.
+pub(super) fn rotation(
+    spec: &RopeSpec,
+    [lead, tail]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    head: usize,
+) -> Rotation {
     // In f32 throughout, as the reference computes them.
     let bands: Vec<f32> = (0..head / 4).map(|i| 1.0 / 10_000f32.powf(i as f32 / (head / 4) as f32)).collect();
     let place = |i: usize, size: usize, reference: usize| (i as f32 + spec.offset) / size as f32 * reference as f32;
@@ -74,6 +80,7 @@ pub(super) fn rotation(spec: &RopeSpec, lead: usize, [rows, columns]: [usize; 2]
             angles.extend(both.iter().flat_map(|place| bands.iter().map(move |band| place * band)));
         }
     }
+    angles.resize(angles.len() + tail * head / 2, 0.0);
     Rotation::new(&angles, head / 2)
 }
 

@@ -134,7 +134,7 @@ impl Clip {
             same.iter().for_each(|(_, image)| pixels.extend_from_slice(&image.values));
             let pixels = self.pixels(pixels, size)?;
             let read = match readout {
-                Readout::Embedding => vectors(&tower.forward(&pixels)?)?,
+                Readout::Embedding => vectors(&self.forward_images(&pixels)?)?,
                 Readout::Tokens(what) => finish(&tower.tokens(&pixels, what)?, what)?,
             };
             same.iter().zip(read).for_each(|((place, _), row)| rows[*place] = row);

@@ -58,6 +58,21 @@ impl Stack {
     }
 }
 
+/// Tokens (items, tokens, width) with learnt ones (n, width), the same for each item, in the place of those from `at` on.
+pub(super) fn replaced(x: &Tensor, at: usize, prompt: &Tensor) -> Result<Tensor> {
+    let (items, len, _) = x.dims3()?;
+    let end = at + prompt.dim(0)?;
+    let parts = [x.narrow(1, 0, at)?, spread(prompt, items)?, x.narrow(1, end, len - end)?];
+    let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+    Ok(Tensor::cat(&parts, 1)?)
+}
+
+/// Learnt tokens (n, width) once for each item, (items, n, width).
+pub(super) fn spread(prompt: &Tensor, items: usize) -> Result<Tensor> {
+    let (count, width) = prompt.dims2()?;
+    Ok(prompt.unsqueeze(0)?.broadcast_as((items, count, width))?.contiguous()?)
+}
+
 /// A block's output that keeps nothing but its input for the backward pass (Chen et al. 2016).
 fn checkpointed(block: &Block, x: &Tensor, mask: &Mask, rotation: Option<&Rotation>) -> Result<Tensor> {
     // An input without a gradient of its own must still be part of the tape, for the sake of the block's parameters.

@@ -39,11 +39,23 @@ impl Transformer {
 
     /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        self.forward_embedded(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
+    }
+
+    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), with a look
+    /// between blocks: this is where learnt prompts come in. Of the ids in their places only those count that say where a
+    /// text ends and what is padding.
+    pub fn forward_embedded(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
+        let (items, len, width) = tokens.dims3()?;
         let places: Vec<usize> = match self.class {
-            Some(_) => vec![len; ids.len() / len.max(1)],
-            None => ids.chunks(len).map(|ids| self.end(ids)).collect(),
+            Some(_) => vec![len; items],
+            None => ids.chunks(len.max(1)).map(|ids| self.end(ids)).collect(),
         };
-        self.encode(&self.embed(ids, len)?, &places, self.mask_of(ids, len))
+        let x = self.through(tokens, &self.mask_of(ids, len), self.layers(), between)?;
+        let len = x.dim(1)?;
+        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
+        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
+        self.project(&self.norm(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?)
     }
 
     /// Maps ids (items × `len`, row by row) to the tokens that block number `layers` leaves (items, tokens, width), a
@@ -85,17 +97,6 @@ impl Transformer {
         embed(&self.tokens, ids, len)
     }
 
-    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`); `ends` says
-    /// where each text ends. This is where learnt prompts come in.
-    pub fn forward_embedded(&self, tokens: &Tensor, ends: &[usize]) -> Result<Tensor> {
-        if self.class.is_none() {
-            return self.encode(tokens, ends, self.mask());
-        }
-        let len = tokens.dim(1)?;
-        let real: Vec<bool> = ends.iter().flat_map(|&end| (0..len).map(move |at| at <= end)).collect();
-        self.encode(tokens, &vec![len; ends.len()], self.shifted(&real, len))
-    }
-
     /// What the tokens of these texts see of each other.
     fn mask_of(&self, ids: &[u32], len: usize) -> Mask {
         match self.spec.class_token {
@@ -115,15 +116,6 @@ impl Transformer {
     fn shifted(&self, real: &[bool], len: usize) -> Mask {
         let marks = real.chunks(len.max(1)).flat_map(|real| [true].into_iter().chain(real.iter().copied())).collect();
         Mask::Keys { marks: Arc::new(marks), causal: self.spec.causal }
-    }
-
-    /// Maps embedded tokens to embeddings; `places` says which token's output each item's embedding is made of.
-    fn encode(&self, tokens: &Tensor, places: &[usize], mask: Mask) -> Result<Tensor> {
-        let x = self.through(tokens, &mask, self.layers(), &mut |_, x| Ok(x))?;
-        let (items, len, width) = x.dims3()?;
-        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
-        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
-        self.project(&self.norm(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?)
     }
 
     /// Embedded tokens (items, len, width), without positions, after `layers` blocks.

@@ -4,7 +4,7 @@ use super::attentional_pooler::AttentionalPooler;
 use super::conv_stem::ConvStem;
 use super::positions::{Positions, rotation};
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
-use super::stack::{Between, Stack};
+use super::stack::{Between, Stack, replaced, spread};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Window, attention, unfold};
 use crate::weights::Params;
@@ -54,11 +54,30 @@ impl Vit {
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised. Height and width may
     /// be any multiples of the patch; other sizes than the usual one have their positions interpolated.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let tokens = self.tokens(pixels, self.blocks.layers(), &mut |_, x| Ok(x))?;
+        self.pooled(&self.tokens(pixels, self.layers(), &mut |_, x| Ok(x))?)
+    }
+
+    /// Like [`Vit::forward`], with learnt tokens: `prompts[0]` (tokens, width) stands behind the patches, without
+    /// positions, from before the first norm on; `prompts[i]`, as many, takes its place in front of block `i` (Jia et al. 2022, as
+    /// MaPLe's code has it: `clip/model.py` of muzairkhattak/multimodal-prompt-learning). What becomes of them at the end
+    /// is not pooled.
+    pub fn forward_prompted(&self, pixels: &Tensor, prompts: &[Tensor]) -> Result<Tensor> {
+        let Some(first) = prompts.first() else { return self.forward(pixels) };
+        let count = first.dim(0)?;
+        let mut between = |layer: usize, x: Tensor| match prompts.get(layer) {
+            Some(prompt) if layer > 0 => replaced(&x, x.dim(1)? - count, prompt),
+            _ => Ok(x),
+        };
+        let tokens = self.through(pixels, Some(first), self.layers(), &mut between)?;
+        self.pooled(&tokens.narrow(1, 0, tokens.dim(1)? - count)?.contiguous()?)
+    }
+
+    /// The embeddings (items, `embed_dim`) of what the last block leaves, (items, tokens, width).
+    fn pooled(&self, tokens: &Tensor) -> Result<Tensor> {
         // Of all tokens the class token alone need be normalised.
         let pooled = match self.spec.norm_after_pool || self.spec.pool == ImagePool::ClassToken {
-            true => self.norm.forward(&self.pool(&tokens)?)?,
-            false => self.pool(&self.norm.forward(&tokens)?)?,
+            true => self.norm.forward(&self.pool(tokens)?)?,
+            false => self.pool(&self.norm.forward(tokens)?)?,
         };
         self.project(&pooled)
     }
@@ -66,6 +85,17 @@ impl Vit {
     /// Maps pixels (items, 3, height, width) to the tokens that block number `layers` leaves (items, tokens, width), the
     /// class token first if there is one, with a look between blocks.
     pub fn tokens(&self, pixels: &Tensor, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
+        self.through(pixels, None, layers, between)
+    }
+
+    /// The same, with learnt tokens (tokens, width) behind the patches.
+    fn through(
+        &self,
+        pixels: &Tensor,
+        prompt: Option<&Tensor>,
+        layers: usize,
+        between: &mut Between<'_>,
+    ) -> Result<Tensor> {
         let (items, _, height, width) = pixels.dims4()?;
         let grid = [height / self.spec.patch, width / self.spec.patch];
         let patches = self.patch.forward(pixels, self.spec.patch)?;
@@ -77,11 +107,16 @@ impl Vit {
             None => patches,
         };
         let mut x = tokens.broadcast_add(&self.positions.at(grid)?)?;
+        let mut tail = 0;
+        if let Some(prompt) = prompt {
+            tail = prompt.dim(0)?;
+            x = Tensor::cat(&[&x, &spread(prompt, items)?], 1)?;
+        }
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(&x)?;
         }
         let head = self.spec.blocks.width / self.spec.blocks.heads;
-        let rotation = self.spec.rope.as_ref().map(|rope| rotation(rope, self.lead(), grid, head));
+        let rotation = self.spec.rope.as_ref().map(|rope| rotation(rope, [self.lead(), tail], grid, head));
         self.blocks.forward_to(layers, &x, &Mask::None, rotation.as_ref(), between)
     }
 

@@ -84,7 +84,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes tensors as they are, f32, f64 or i64.
-pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(crate) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let headers = tensors.iter().map(|(name, tensor)| {
         let dtype = match tensor.dtype() {
             DType::F64 => Dtype::F64,
@@ -110,7 +110,7 @@ pub(super) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> R
 }
 
 /// Reads tensors that [`save_tensors`] wrote.
-pub(super) fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     candle_core::safetensors::load(path, &Device::Cpu)
         .map(|tensors| tensors.into_iter().collect())
         .map_err(|e| Error::run(e).at(path.display()))

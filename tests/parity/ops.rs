@@ -3,7 +3,7 @@
 
 use super::{Golden, golden_directory};
 use candle_core::{DType, Device, Tensor, Var};
-use clip_cli::model::{Clip, LoadOptions, TextTower};
+use clip_cli::model::{Clip, LoadOptions};
 use clip_cli::ops::{self, Activation, LayerNorm, Linear, Mask, Window};
 use clip_cli::weights::Files;
 use std::collections::BTreeMap;
@@ -282,13 +282,7 @@ fn a_whole_tower_passes_the_right_gradient_to_learnt_prompts() {
             let clip = Clip::open(golden.files(), &LoadOptions { dtype, ..LoadOptions::default() }).unwrap();
             let tower = clip.text().unwrap();
             let prompt = Var::from_tensor(&tower.embed(&ids, len).unwrap()).unwrap();
-            let embeddings = match &*tower {
-                TextTower::Transformer(tower) => {
-                    let ends: Vec<usize> = ids.chunks(len).map(|ids| tower.end(ids)).collect();
-                    tower.forward_embedded(&prompt, &ends)
-                }
-                TextTower::Bert(tower) => tower.forward_embedded(&prompt, &vec![len / 2; ids.len() / len]),
-            };
+            let embeddings = tower.forward_prompted(&prompt, &ids, &[], 0);
             let unit = ops::normalize(&embeddings.unwrap()).unwrap();
             let weights = golden.tensor("text_embeds_raw").to_dtype(dtype).unwrap().sin().unwrap();
             let value = (unit * weights).unwrap().sum_all().unwrap();
