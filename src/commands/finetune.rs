@@ -1,7 +1,10 @@
 //! `finetune`: contrastive fine-tuning on one's own pairs.
 
 mod args;
+pub(super) mod data;
+mod model;
 mod plan;
+mod resume;
 mod show;
 mod together;
 mod watch;

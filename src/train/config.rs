@@ -3,6 +3,7 @@
 use super::select::Train;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Everything that a run's numbers follow from, the data apart.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -38,6 +39,12 @@ pub struct Config {
     pub layer_decay: [f64; 2],
     /// Low-rank changes, if they are what is trained.
     pub lora: Option<LoraConfig>,
+    /// Where they come from, if they are not new.
+    #[serde(default)]
+    pub init_lora: Option<PathBuf>,
+    /// The hash that names those.
+    #[serde(default)]
+    pub init_lora_sha: String,
     /// The objective.
     pub loss: String,
     /// Its settings: objective, name, value.
