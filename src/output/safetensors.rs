@@ -37,7 +37,15 @@ impl Format for Safetensors {
         let captions = target.beside(".texts", state.captions_bytes)?;
         let errors = ErrorLog::open(&target, Place::Beside, state.errors)?;
         let most = u64::MAX / 1_000_000;
-        let counts = State { rows: most, texts: u64::MAX, failed: u64::MAX, ids: u64::MAX / 4, errors: 0, captions: 1, captions_bytes: u64::MAX / 4 };
+        let counts = State {
+            rows: most,
+            texts: u64::MAX,
+            failed: u64::MAX,
+            ids: u64::MAX / 4,
+            errors: 0,
+            captions: 1,
+            captions_bytes: u64::MAX / 4,
+        };
         let room = head(header, &counts, 0)?.len();
         let row = header.dim as u64 * header.dtype.size();
         target.cut(if state.rows > 0 { room as u64 + state.rows.min(most) * row } else { 0 })?;

@@ -157,7 +157,8 @@ fn image_keys(corpus: &Corpus) -> Keys {
     }
     let of = |id| texts.get(&id).into_iter().flatten().copied();
     let keys = corpus.rows.iter().enumerate();
-    let keys = keys.flat_map(|(at, row)| own_keys(at, row).chain(of(row.image_id).map(move |id| (at, Guard::Text, id))));
+    let keys =
+        keys.flat_map(|(at, row)| own_keys(at, row).chain(of(row.image_id).map(move |id| (at, Guard::Text, id))));
     Keys::new(corpus.rows.len(), keys)
 }
 

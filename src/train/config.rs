@@ -5,6 +5,7 @@ use super::negatives::extra::Sources;
 use super::select::Train;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Everything that a run's numbers follow from, the data apart.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -40,8 +41,16 @@ pub struct Config {
     pub layer_decay: [f64; 2],
     /// Low-rank changes, if they are what is trained.
     pub lora: Option<LoraConfig>,
+    /// Where they come from, if they are not new.
+    #[serde(default)]
+    pub init_lora: Option<PathBuf>,
+    /// The hash that names those.
+    #[serde(default)]
+    pub init_lora_sha: String,
     /// The objective.
     pub loss: String,
+    /// Where the bias of `siglip` is that the model did not have: `model`, or `run` if it is not saved with it.
+    pub bias: Option<String>,
     /// Its settings: objective, name, value.
     pub loss_settings: Vec<(String, String, f64)>,
     /// The model to learn from, as it was named.

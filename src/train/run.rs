@@ -5,23 +5,24 @@ use super::compose::Composition;
 use super::config::Config;
 use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
 use super::ema::Ema;
+use super::embed::Reading;
 use super::group::Group;
 use super::objective::{Duplicates, Objective, Progress, Sum};
 use super::optim::Optimizer;
+use super::parts::Parts;
+use super::random::generator;
 use super::run_dir::{Best, Checkpoint, RunDir, State};
 use super::save::save_model;
 use super::schedule::Schedule;
 use super::step::{Gradients, Step, Stepper, objective_param};
-use super::towers::{Stream, Tower};
-use super::validate::{Found, Validation, embed_texts};
+use super::validate::{Found, Validation};
 use crate::app::Interrupt;
 use crate::error::{Error, Result};
 use crate::model::Clip;
 use crate::ops::normalize::normalize_row;
 use crate::ops::optim::sum_of_squares;
 use crate::weights::View;
-use candle_core::{DType, Tensor, Var};
-use rand::SeedableRng;
+use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct Run<'a> {
     pub config: &'a Config,
     /// The model that is trained.
     pub clip: &'a Clip,
+    /// What of it is trained.
+    pub parts: Parts,
     /// The model before training, where the objective needs it.
     pub start: Option<&'a Clip>,
     /// Another checkpoint to learn from, where the objective needs it.
@@ -64,12 +67,10 @@ pub struct Run<'a> {
     pub ema: Option<Ema>,
     /// The learning rate.
     pub schedule: Schedule,
-    /// What the tower is given at inference.
-    pub plain: Transform,
+    /// How images and texts are embedded apart from the steps.
+    pub reading: Reading,
     /// Whether somebody asked to stop.
     pub interrupt: Interrupt,
-    /// How many threads decode.
-    pub workers: usize,
     /// Every how many steps a checkpoint is written, beside the ends of epochs.
     pub save_every: Option<usize>,
     /// Whether checkpoints of every epoch are kept.
@@ -183,35 +184,12 @@ impl Run<'_> {
         needs.tokens || needs.start || needs.ema || needs.teacher || self.config.negatives[1] > 0
     }
 
-    /// Embeds the images of all rows under a locked tower, once. One that cannot be read ends it: no number could stand
-    /// for it.
+    /// Embeds the images of all rows under a locked tower, once.
+    ///
+    /// # Errors
+    /// If an image cannot be read: no number could stand for it.
     pub fn embed_all(&self, tick: &dyn Fn() -> Result<()>) -> Result<Vec<f32>> {
-        let options = LoaderOptions {
-            keep_last: true,
-            failure: Failure::Stop,
-            ..LoaderOptions::new(self.config.micro_batch, self.workers)
-        };
-        let dim = self.clip.spec.embed_dim;
-        let mut all = vec![0.0; self.corpus.rows.len() * dim];
-        let sampler = Sampler::new(&self.corpus, &self.corpus.all(), Captions::First, 0);
-        let mut loader = Loader::new(&self.corpus, &sampler.in_order(), &options, self.plain.clone())?;
-        let tower = Tower::Image(self.clip.build_image(View::Constant)?);
-        let mut of_image = std::collections::HashMap::new();
-        while let Some(batch) = loader.batch()? {
-            let stream = Stream::Images { bytes: &batch.pixels, preprocess: self.clip.preprocess() };
-            let rows = tower.forward(self.clip, &stream, 0..stream.len(), false)?.embeddings;
-            let rows = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            for (&row, embedding) in batch.rows.iter().zip(rows.chunks_exact(dim)) {
-                of_image.insert(self.corpus.rows[row as usize].image_id, embedding.to_vec());
-            }
-            tick()?;
-        }
-        for (row, place) in self.corpus.rows.iter().zip(all.chunks_exact_mut(dim)) {
-            if let Some(embedding) = of_image.get(&row.image_id) {
-                place.copy_from_slice(embedding);
-            }
-        }
-        Ok(all)
+        self.reading.every_image(self.clip, &self.corpus, tick)
     }
 
     fn loader(&self, epoch: usize, first: usize) -> Result<Loader> {
@@ -223,7 +201,7 @@ impl Run<'_> {
             neg_images,
             images: self.image_cache.is_none(),
             failure: Failure::Replace,
-            ..LoaderOptions::new(self.config.batch_size, self.workers)
+            ..LoaderOptions::new(self.config.batch_size, self.reading.workers)
         };
         let mut pairs = self.sampler.epoch(epoch as u64);
         if let Some(composition) = &self.composition {
@@ -247,8 +225,8 @@ impl Run<'_> {
         images.chunks_exact_mut(dim).for_each(normalize_row);
         let captions: Vec<String> =
             self.corpus.rows.iter().map(|row| row.captions.first().cloned().unwrap_or_default()).collect();
-        let texts = embed_texts(self.clip, &captions, View::Constant, self.config.micro_batch, &check)?;
-        let mut rng = generator("compose", self.config.seed, epoch);
+        let texts = self.reading.texts(self.clip, View::Constant, &captions, &check)?;
+        let mut rng = generator("compose", &[self.config.seed, epoch as u64]);
         let (sides, inside) = ([&images[..], &texts[..]], self.sampler.inside());
         let found = Composition::new(&self.corpus, sides, mining, inside, &mut rng, self.interrupt)?;
         self.composition = Some(found);
@@ -267,7 +245,7 @@ impl Run<'_> {
     }
 
     fn step(&mut self, loaded: super::data::Batch, state: &State, watch: &dyn Watch) -> Result<Report> {
-        let mut rng = generator("step", self.config.seed, state.step);
+        let mut rng = generator("step", &[self.config.seed, state.step as u64]);
         let mut batch = assemble(&self.corpus, loaded, self.clip.preprocess().len(), self.group)?;
         if let Some(composition) = &self.composition {
             batch.neg_texts.resize(batch.texts.len(), Vec::new());
@@ -279,7 +257,7 @@ impl Run<'_> {
             batch.neg_texts.resize(batch.texts.len(), Vec::new());
             for (pair, text) in batch.texts.iter().enumerate() {
                 // Of the pair itself, so that other pairs and processes make no difference.
-                let mut rng = generator("negatives", self.config.seed ^ u64::from(batch.index[pair]), state.step);
+                let mut rng = generator("negatives", &[self.config.seed, batch.index[pair].into(), state.step as u64]);
                 batch.neg_texts[pair].extend(negatives(text, &mut rng));
             }
         }
@@ -287,6 +265,7 @@ impl Run<'_> {
         let progress = Progress { step: state.step, steps, epoch_steps: self.epoch_steps() };
         let stepper = Stepper {
             clip: self.clip,
+            parts: &self.parts,
             group: self.group,
             micro_batch: self.config.micro_batch,
             duplicates: duplicates(&self.config.duplicates),
@@ -297,7 +276,8 @@ impl Run<'_> {
         };
         let Step { loss, terms, scale, gradients } = stepper.step(&batch, &mut self.objective, progress, &mut rng)?;
         if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}"), state.step, &batch.index));
+            let what = format!("the loss is {loss}, {}", self.suspect(&gradients)?);
+            return Err(self.diverged(what, state.step, &batch.index));
         }
         if state.step == 0 {
             self.all_have_gradients(&gradients, watch)?;
@@ -312,9 +292,9 @@ impl Run<'_> {
         };
         let rate = self.schedule.at(state.step);
         self.optimizer.step(&gradients, rate, share)?;
-        self.clamp()?;
+        self.parts.clamp()?;
         if let Some(ema) = &mut self.ema {
-            ema.update(&self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default())?;
+            ema.update(&self.parts.params)?;
         }
         Ok(Report {
             step: state.step + 1,
@@ -328,20 +308,6 @@ impl Run<'_> {
             pairs: batch.index.len(),
             seconds: 0.0,
         })
-    }
-
-    /// Keeps the scale between 1 and 100, as open_clip does, unless it began beyond.
-    fn clamp(&self) -> Result<()> {
-        let Some(trained) = self.clip.store().trained() else { return Ok(()) };
-        for (name, var) in &trained.vars {
-            if self.clip.store().ours(name).as_deref() == Some("head.logit_scale") {
-                let start = self.clip.store().files().read(name, DType::F64, &candle_core::Device::Cpu)?;
-                let start = start.map(|x| x.flatten_all()?.to_vec1::<f64>()).transpose()?.unwrap_or_default();
-                let most = start.first().copied().unwrap_or(0.0).max(100f64.ln());
-                var.set(&var.as_detached_tensor().clamp(0.0, most)?)?;
-            }
-        }
-        Ok(())
     }
 
     /// Looks at the model, and keeps it if it is the best.
@@ -404,7 +370,7 @@ impl Run<'_> {
         let composed = self.composition.as_ref().map(|composition| composition.tensor()).transpose()?;
         let composed = composed.map(|tensor| (COMPOSITION.to_owned(), tensor));
         let checkpoint = Checkpoint {
-            weights: detached(self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default()),
+            weights: detached(self.parts.params.clone()),
             optimizer: self.optimizer.state(),
             ema: self.ema.as_ref().map(|ema| ema.averages.clone()).unwrap_or_default(),
             objective: detached(own.collect()).into_iter().chain(kept).chain(composed).collect(),
@@ -423,8 +389,8 @@ impl Run<'_> {
             })?;
             Ok(var.set(&saved.to_dtype(var.dtype())?.to_device(var.device())?)?)
         };
-        for (name, var) in self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default() {
-            set(&name, &var, &checkpoint.weights)?;
+        for (name, var) in &self.parts.params {
+            set(name, var, &checkpoint.weights)?;
         }
         for (name, var) in self.objective.params() {
             set(&objective_param(&name), &var, &checkpoint.objective)?;
@@ -453,8 +419,7 @@ impl Run<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let is_head = |name: &str| self.clip.store().ours(name).is_some_and(|ours| ours.starts_with("head."));
-        if missing.iter().all(|name| is_head(name)) {
+        if missing.iter().all(|name| self.parts.is_head(name)) {
             watch.warn(&format!("the objective `{}` does not train {}", self.config.loss, missing.join(", ")));
             return Ok(());
         }
@@ -462,6 +427,27 @@ impl Run<'_> {
         let first = missing.iter().take(5).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         Err(Error::run(format!("{count} parameters that should be trained get no gradient: {first}"))
             .hint("lock them, or train something else (--train, --lock-image, --lock-text)"))
+    }
+
+    /// Which parameter a loss that is no number points to: the first that is not finite itself, or has such a gradient;
+    /// else the largest.
+    fn suspect(&self, gradients: &Gradients) -> Result<String> {
+        let (mut largest, mut most) = ("", -1.0);
+        for (name, var) in &self.parts.params {
+            let size = sum_of_squares(&var.as_detached_tensor())? / var.elem_count().max(1) as f64;
+            if !size.is_finite() {
+                return Ok(format!("the parameter `{name}` is not finite"));
+            }
+            if size > most {
+                (largest, most) = (name, size);
+            }
+        }
+        for (name, gradient) in gradients {
+            if !sum_of_squares(gradient)?.is_finite() {
+                return Ok(format!("the gradient of `{name}` is not finite"));
+            }
+        }
+        Ok(format!("the largest parameter is `{largest}`"))
     }
 
     fn diverged(&self, what: String, step: usize, index: &[u32]) -> Error {
@@ -520,11 +506,4 @@ pub fn captions(name: &str) -> Captions {
         "first" => Captions::First,
         _ => Captions::Random,
     }
-}
-
-/// A generator for one purpose at one step.
-fn generator(purpose: &str, seed: u64, step: usize) -> ChaCha8Rng {
-    let mut hash = blake3::Hasher::new();
-    hash.update(purpose.as_bytes()).update(&seed.to_le_bytes()).update(&(step as u64).to_le_bytes());
-    ChaCha8Rng::from_seed(*hash.finalize().as_bytes())
 }

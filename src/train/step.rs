@@ -8,6 +8,7 @@
 use super::group::Group;
 use super::negatives::extra::PairKeys;
 use super::objective::{Duplicates, Embeddings, Head, Negatives, Objective, Pairs, Progress, Sum, Tokens};
+use super::parts::Parts;
 use super::towers::{Output, Stream, Tower};
 use crate::error::{Error, Result};
 use crate::model::Clip;
@@ -64,6 +65,8 @@ pub struct Batch {
 pub struct Stepper<'a> {
     /// The model that is trained.
     pub clip: &'a Clip,
+    /// What of it is trained.
+    pub parts: &'a Parts,
     /// The processes that train it.
     pub group: &'a dyn Group,
     /// How many items go through a tower at once.
@@ -165,16 +168,15 @@ impl Stepper<'_> {
         for (name, var) in objective.params() {
             take(&left, &objective_param(&name), &var, &mut gradients);
         }
-        let (own, towers): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            self.params().into_iter().partition(|(name, _)| self.is_head(name));
-        own.iter().for_each(|(name, var)| take(&left, name, var, &mut gradients));
-        let mut sums = ops::Gradients::of(towers.values().map(Var::as_tensor));
+        let head = self.parts.params.iter().filter(|(name, _)| self.parts.is_head(name));
+        head.for_each(|(name, var)| take(&left, name, var, &mut gradients));
+        let mut sums = ops::Gradients::of(self.parts.of_towers().map(|(_, var)| var.as_tensor()));
         for (side, stream) in [(&mut image_side, &images), (&mut text_side, &texts)] {
             if side.trained {
                 self.second_pass(side, stream, seed, &left, &mut sums)?;
             }
         }
-        let taken = towers.iter().filter_map(|(name, var)| Some((name.clone(), sums.take(var)?)));
+        let taken = self.parts.of_towers().filter_map(|(name, var)| Some((name.clone(), sums.take(var)?)));
         let mut sums: Gradients = taken.collect();
         self.sum(&mut sums)?;
         gradients.extend(sums);
@@ -205,7 +207,7 @@ impl Stepper<'_> {
 
     /// Embeds a stream, and gathers what other processes embedded.
     fn first_pass(&self, stream: &Stream<'_>, tokens: bool, seed: u64) -> Result<Side> {
-        let trained = self.trains(stream);
+        let trained = self.parts.trains(stream);
         let whole = stream.len() <= self.micro_batch;
         let tower = match (trained, whole) {
             (true, true) => Tower::build(self.clip, stream, View::Tracked)?,
@@ -360,15 +362,15 @@ impl Stepper<'_> {
             return Ok(());
         }
         // Every process must ask for the same ones, though one without items in a micro-batch may have none.
-        for (name, var) in self.params().into_iter().filter(|(name, _)| !self.is_head(name)) {
+        for (name, var) in self.parts.of_towers() {
             let (shape, dtype, device) = (var.shape().clone(), var.dtype(), var.device().clone());
-            let mut numbers = match gradients.get(&name) {
+            let mut numbers = match gradients.get(name) {
                 Some(own) => own.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?,
                 None => vec![0.0; shape.elem_count()],
             };
             self.group.sum(&mut numbers)?;
             let sum = Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_device(&device)?.to_dtype(dtype)?;
-            gradients.insert(name, sum);
+            gradients.insert(name.clone(), sum);
         }
         Ok(())
     }
@@ -380,24 +382,6 @@ impl Stepper<'_> {
             let seed = seed.map_or(Dropout::OFF, |seed| (seed ^ rank ^ first as u64) & (u64::MAX >> 1));
             dropout.seed.store(seed, Ordering::Relaxed);
         }
-    }
-
-    fn params(&self) -> BTreeMap<String, Var> {
-        self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default()
-    }
-
-    /// Whether anything of this stream's tower is trained.
-    fn trains(&self, stream: &Stream<'_>) -> bool {
-        let tower = match stream {
-            Stream::Images { .. } => "image.",
-            Stream::Texts(_) => "text.",
-        };
-        let Some(trained) = self.clip.store().trained() else { return false };
-        self.clip.store().tensors().any(|(name, ours, _)| ours.starts_with(tower) && trained.trains(name))
-    }
-
-    fn is_head(&self, name: &str) -> bool {
-        self.clip.store().ours(name).is_some_and(|ours| ours.starts_with("head."))
     }
 }
 

@@ -155,7 +155,10 @@ fn order() {
 
     // Made of the captions: those that `negatives text` could have made, and the same again from the same seed.
     let captions = ["a photo of a cat on a table", "an old man near two dogs"];
-    let table = sandbox.file("plain.tsv", format!("filepath\ttitle\nphotos/gray.jpg\t{}\nphotos/tiny.png\t{}\n", captions[0], captions[1]));
+    let table = sandbox.file(
+        "plain.tsv",
+        format!("filepath\ttitle\nphotos/gray.jpg\t{}\nphotos/tiny.png\t{}\n", captions[0], captions[1]),
+    );
     let made = report(&sandbox, &["order", &table, "--wrong", "shuffle"]);
     assert_eq!((&made["captions"], &made["wrong"], &made["seed"]), (&json!(2), &json!("shuffle"), &json!(0)));
     assert!((made["chance"].as_f64().unwrap() - 0.2).abs() < 1e-12, "{made}");

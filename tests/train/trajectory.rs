@@ -1,10 +1,10 @@
 //! Ten steps of training against PyTorch (`tests/golden/trajectory.py`), and batches in micro-batches.
 
 use candle_core::{DType, Var};
+use clip_cli::error::Result;
 use clip_cli::model::{Clip, LoadOptions, ModelFiles};
 use clip_cli::ops::normalize;
 use clip_cli::ops::optim::sum_of_squares;
-use clip_cli::error::Result;
 use clip_cli::train::group::{Group, Local};
 use clip_cli::train::negatives::Mochi;
 use clip_cli::train::negatives::extra::{Extra, Sources};
@@ -12,7 +12,7 @@ use clip_cli::train::objective::{self, Progress, Settings, Sum};
 use clip_cli::train::optim::{self, Optimizer};
 use clip_cli::train::schedule::{SCHEDULES, Schedule};
 use clip_cli::train::select::{Param, Selection, Train, select};
-use clip_cli::train::{Batch, Gradients, Step, Stepper};
+use clip_cli::train::{Batch, Gradients, Parts, Step, Stepper};
 use clip_cli::weights::View;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -85,8 +85,10 @@ fn step_of(
     objective: &mut Sum,
     step: usize,
 ) -> Step {
+    let parts = Parts::of(clip).unwrap();
     let stepper = Stepper {
         clip,
+        parts: &parts,
         group,
         micro_batch,
         duplicates: objective::Duplicates::Mask,

@@ -163,6 +163,10 @@ pub(super) struct WhatArgs {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub(super) text_layer_decay: f64,
 
+    /// Go on with these low-rank changes: PEFT's, or those of a run. Their rank and factor stay
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["lora_rank", "lora_alpha", "lora_targets", "lora_tower"])]
+    pub(super) init_lora: Option<PathBuf>,
+
     /// The rank of low-rank changes
     #[arg(long, value_name = "R", default_value_t = 8)]
     pub(super) lora_rank: usize,
@@ -378,7 +382,10 @@ impl FinetuneArgs {
                 targets: what.lora_targets.clone(),
                 tower: what.lora_tower.clone(),
             }),
+            init_lora: what.init_lora.clone(),
+            init_lora_sha: String::new(),
             loss: how.loss.clone(),
+            bias: None,
             loss_settings: how.loss_opt.clone(),
             teacher: how.teacher.clone(),
             duplicates: data.duplicates.clone(),

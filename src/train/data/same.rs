@@ -47,9 +47,7 @@ impl Keys {
     /// Each as numbers: image, text, class, group; the last two −1 where they are not known.
     pub fn numbers(&self) -> Vec<[i64; 4]> {
         let known = |number: Option<u32>| number.map_or(-1, i64::from);
-        let numbers = |key: &Key| {
-            [key.image.cast_signed(), key.text.cast_signed(), known(key.label), known(key.group)]
-        };
+        let numbers = |key: &Key| [key.image.cast_signed(), key.text.cast_signed(), known(key.label), known(key.group)];
         self.0.iter().map(numbers).collect()
     }
 

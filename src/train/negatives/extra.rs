@@ -221,9 +221,8 @@ impl Extra {
         let mut memory = Memory::new(self.sources.queue, features)?;
         let [images, texts] = &mut memory.sides;
         for (name, ring) in RINGS.into_iter().zip([images, texts, &mut memory.keys]) {
-            let part = |(key, x): (&String, &Tensor)| {
-                Some((key.strip_prefix(name)?.strip_prefix('.')?.to_owned(), x.clone()))
-            };
+            let part =
+                |(key, x): (&String, &Tensor)| Some((key.strip_prefix(name)?.strip_prefix('.')?.to_owned(), x.clone()));
             ring.restore(&state.iter().filter_map(part).collect::<HashMap<_, _>>())?;
         }
         self.memory = Some(memory);

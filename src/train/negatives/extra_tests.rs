@@ -58,13 +58,9 @@ fn a_queue_gives_the_pairs_of_earlier_batches() {
 #[test]
 fn what_is_the_same_is_no_negative() {
     let pair: PairKeys = [1, 2, 3, 4];
-    for (other, want) in [
-        ([1, 9, 9, 9], true),
-        ([9, 2, 9, 9], true),
-        ([9, 9, 3, 9], true),
-        ([9, 9, 9, 4], true),
-        ([2, 1, 4, 3], false),
-    ] {
+    for (other, want) in
+        [([1, 9, 9, 9], true), ([9, 2, 9, 9], true), ([9, 9, 3, 9], true), ([9, 9, 9, 4], true), ([2, 1, 4, 3], false)]
+    {
         assert_eq!(same(&pair, &other), want, "{other:?}");
     }
     // Not knowing the class is no class.

@@ -36,17 +36,9 @@ pub use options::{Options, Sampling};
 pub use queue::Queue;
 pub use summary::{Reason, Skipped, Summary};
 
+use super::random::stream as generator;
 use crate::ops::pool;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use std::sync::{Mutex, PoisonError};
-
-/// A generator of its own for each `stream` (an epoch, a query) of a seed.
-fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    rng
-}
 
 /// Calls `work(0)`, …, `work(parts - 1)` on the pool's threads; what they give is in this order.
 fn in_parts<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {

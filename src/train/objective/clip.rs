@@ -1,7 +1,7 @@
 //! CLIP's symmetric cross-entropy (Radford et al. 2021), with label smoothing (Jia et al. 2021, ALIGN).
 
 use super::cross_entropy::Targets;
-use super::{columns, Entry, Fidelity, Head, Needs, Objective, Pairs, Setting};
+use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting, columns};
 use crate::error::Result;
 use candle_core::Tensor;
 use rand_chacha::ChaCha8Rng;

@@ -2,8 +2,8 @@
 
 use super::{golden, numbers, rng, sizes};
 use candle_core::DType;
-use clip_cli::train::negatives::extra::{Extra, Sources};
 use clip_cli::train::negatives::Mochi;
+use clip_cli::train::negatives::extra::{Extra, Sources};
 use clip_cli::train::objective::{OBJECTIVES, Objective, Pairs, build};
 use std::path::Path;
 
