@@ -10,6 +10,7 @@ pub mod config;
 pub mod data;
 pub mod ema;
 pub mod embed;
+mod fits;
 pub mod group;
 pub mod init;
 pub mod interpolate;
@@ -30,5 +31,6 @@ mod step;
 mod towers;
 pub mod validate;
 
+pub use fits::Fits;
 pub use parts::Parts;
 pub use step::{Batch, Gradients, Step, Stepper, objective_param};

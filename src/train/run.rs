@@ -6,6 +6,7 @@ use super::config::Config;
 use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
 use super::ema::Ema;
 use super::embed::Reading;
+use super::fits::Fits;
 use super::group::Group;
 use super::objective::{Duplicates, Objective, Progress, Sum};
 use super::optim::Optimizer;
@@ -55,6 +56,8 @@ pub struct Run<'a> {
     pub image_cache: Option<Vec<f32>>,
     /// What batches are composed by.
     pub composition: Option<Composition>,
+    /// Which captions fit which images.
+    pub fits: Fits,
     /// What is looked at after each epoch.
     pub validation: Option<Validation>,
     /// The processes that train together.
@@ -261,6 +264,7 @@ impl Run<'_> {
                 batch.neg_texts[pair].extend(negatives(text, &mut rng));
             }
         }
+        batch.neg_texts_fit = self.fits.of(&self.corpus, &batch);
         let steps = self.steps();
         let progress = Progress { step: state.step, steps, epoch_steps: self.epoch_steps() };
         let stepper = Stepper {

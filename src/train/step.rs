@@ -42,6 +42,8 @@ pub struct Batch {
     pub texts: Vec<String>,
     /// For each pair captions that do not fit, where there are any.
     pub neg_texts: Vec<Vec<String>>,
+    /// Which of these fit another pair after all, (B, B · K) row by row; empty if none does.
+    pub neg_texts_fit: Vec<bool>,
     /// For each pair which image it is.
     pub image_ids: Vec<u64>,
     /// For each pair what it is, beyond the batch.
@@ -142,8 +144,12 @@ impl Stepper<'_> {
         let pairs = Pairs {
             images: image_rows.0,
             texts: text_rows.0,
-            neg_texts: text_rows.1.map(|embeddings| Negatives { embeddings, there }),
-            neg_images: image_rows.1.map(|embeddings| Negatives { embeddings, there: batch.neg_images_there.clone() }),
+            neg_texts: text_rows.1.map(|embeddings| Negatives { embeddings, there, fits: batch.neg_texts_fit.clone() }),
+            neg_images: image_rows.1.map(|embeddings| Negatives {
+                embeddings,
+                there: batch.neg_images_there.clone(),
+                fits: Vec::new(),
+            }),
             tokens,
             extra: None,
             start: if needs.start { self.others(self.start, batch)? } else { None },
@@ -387,7 +393,7 @@ impl Stepper<'_> {
 
 impl Batch {
     /// How many captions that do not fit a pair has at most.
-    fn negatives(&self) -> usize {
+    pub(super) fn negatives(&self) -> usize {
         self.neg_texts.iter().map(Vec::len).max().unwrap_or(0)
     }
 

@@ -101,7 +101,8 @@ impl Case<'_> {
             neg_texts,
             scale,
         };
-        let negatives = |key: &str, there: &str| Negatives { embeddings: leaf(key), there: flags(there) };
+        let negatives =
+            |key: &str, there: &str| Negatives { embeddings: leaf(key), there: flags(there), fits: Vec::new() };
         let pairs = Pairs {
             images: leaf("images"),
             texts: leaf("texts"),

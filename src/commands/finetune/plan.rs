@@ -18,7 +18,7 @@ use crate::train::run::{MakeNegatives, Run};
 use crate::train::run_dir::{RunDir, State};
 use crate::train::schedule::{SCHEDULES, Schedule};
 use crate::train::select::Param;
-use crate::train::{Parts, objective_param};
+use crate::train::{Fits, Parts, objective_param};
 use std::sync::Arc;
 
 /// Prepares a run, and does it.
@@ -72,6 +72,7 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
         negatives: negatives(&config)?,
         image_cache: None,
         composition: None,
+        fits: Fits::default(),
         validation,
         group,
         objective,

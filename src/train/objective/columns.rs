@@ -59,7 +59,10 @@ fn one_way(
         .map(|at| (at / m, at % m))
         .map(|(i, j)| match (negatives, extra) {
             _ if j < n => relation.left_out(i, j),
-            (Some(negatives), _) if j < batch => !negatives.there[j - n],
+            (Some(negatives), _) if j < batch => {
+                let fits = negatives.fits.get(i * (batch - n) + j - n).copied().unwrap_or(false);
+                fits || !negatives.there[j - n]
+            }
             (_, Some(extra)) => !extra.there[i * (m - batch) + j - batch],
             _ => false,
         })

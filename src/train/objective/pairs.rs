@@ -54,6 +54,8 @@ pub struct Negatives {
     pub embeddings: Tensor,
     /// Which of them are there, (B, K) row by row.
     pub there: Vec<bool>,
+    /// Which of them fit another pair after all, (B, B · K) row by row: they are no negatives of it. Empty if none does.
+    pub fits: Vec<bool>,
 }
 
 /// An embedding for each image patch and each word.

@@ -146,6 +146,33 @@ fn what_is_said_of_the_head_is_true() {
     }
 }
 
+/// A caption that fits all pairs is as if it were not there; one that fits one of them is hidden from that one alone.
+#[test]
+fn a_caption_that_fits_another_pair_is_no_negative_of_it() {
+    let golden = golden();
+    let case = golden.cases().find(|case| case.entry().name == "negclip").unwrap();
+    let batch = case.batch(0, DType::F64);
+    let (n, negatives) = (batch.pairs.len(), batch.pairs.neg_texts.clone().unwrap());
+    let columns = negatives.there.len();
+    let at = negatives.there.iter().position(|there| *there).unwrap();
+    let value = |negatives: Negatives| {
+        let pairs = Pairs { neg_texts: Some(negatives), ..batch.pairs.clone() };
+        numbers(&case.objective().value(&pairs, &batch.head, &mut rng()).unwrap())[0]
+    };
+    let fits = |who: &dyn Fn(usize) -> bool| {
+        let fits = (0..n * columns).map(|k| k % columns == at && who(k / columns)).collect();
+        value(Negatives { fits, ..negatives.clone() })
+    };
+    let mut gone = negatives.clone();
+    gone.there[at] = false;
+    assert!((fits(&|_| true) - value(gone)).abs() < 1e-12);
+    let plain = value(negatives.clone());
+    assert!((fits(&|_| false) - plain).abs() < 1e-12);
+    // What each one loses adds up to what all lose.
+    let all: f64 = (0..n).map(|who| plain - fits(&|i| i == who)).sum();
+    assert!(all > 1e-6 && (all - (plain - fits(&|_| true))).abs() < 1e-12);
+}
+
 #[test]
 fn what_is_said_of_extra_negatives_is_true() {
     let golden = golden();
@@ -239,7 +266,7 @@ fn poor(n: usize, same: bool, weight: Option<f32>, scale: f64, dtype: DType) -> 
     let pairs = Pairs {
         images: x.clone(),
         texts: y.clone(),
-        neg_texts: Some(Negatives { embeddings: bad.clone(), there: vec![false; n * 2] }),
+        neg_texts: Some(Negatives { embeddings: bad.clone(), there: vec![false; n * 2], fits: Vec::new() }),
         neg_images: None,
         tokens: Some(Tokens {
             images: leaves[3].as_tensor().clone(),
