@@ -308,7 +308,7 @@ fn crossing(duplicates: Duplicates, sign: f64) -> (Pairs, Head) {
     };
     let (images, texts) = (first(&pairs.images, 1.5, 0..1), first(&pairs.texts, 1.5 * sign, 1..2));
     let bad = pairs.neg_texts.clone().unwrap();
-    let bad = Negatives { embeddings: first(&bad.embeddings, 0.0, 0..0), there: vec![true; n * 2] };
+    let bad = Negatives { embeddings: first(&bad.embeddings, 0.0, 0..0), there: vec![true; n * 2], fits: Vec::new() };
     let slow = Embeddings {
         images: images.clone(),
         texts: texts.clone(),
