@@ -9,7 +9,7 @@ use clip_cli::train::objective::{self, Progress, Settings};
 use clip_cli::train::optim::{self, Optimizer};
 use clip_cli::train::schedule::{SCHEDULES, Schedule};
 use clip_cli::train::select::{Param, Selection, Train, select};
-use clip_cli::train::{Batch, Gradients, Step, Stepper};
+use clip_cli::train::{Batch, Gradients, Parts, Step, Stepper};
 use clip_cli::weights::View;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -65,8 +65,10 @@ fn batch(clip: &Clip, step: usize, texts: Vec<String>) -> Batch {
 fn take_step(clip: &Clip, batch: &Batch, micro_batch: usize, loss: &str) -> Step {
     let sizes = Settings::sizes(64, batch.index.len(), clip.spec.embed_dim, 0, 0);
     let mut objective = objective::build(loss, &[], &sizes).unwrap();
+    let parts = Parts::of(clip).unwrap();
     let stepper = Stepper {
         clip,
+        parts: &parts,
         group: &Local,
         micro_batch,
         duplicates: objective::Duplicates::Mask,
