@@ -91,9 +91,9 @@ fn batches_of_duplicates_are_warned_of() {
             assert!(ran.stderr.contains(message), "{}", ran.stderr);
             let losses = steps(&sandbox.path(&output));
             assert!(losses.len() == 3 && losses.iter().all(|(_, loss)| loss.is_finite()), "{losses:?}");
-            let all_alike = "no pair of the batch of step 1 has a negative";
-            assert_eq!(ran.stderr.matches("no pair of the batch").count(), usize::from(header.ends_with("label")));
-            assert!(!header.ends_with("label") || ran.stderr.contains(all_alike), "{}", ran.stderr);
+            // Said once.
+            let said = ran.stderr.matches("no pair of the batch of step").count();
+            assert!(said == 1 || !header.ends_with("label"), "{}", ran.stderr);
         }
     }
 }

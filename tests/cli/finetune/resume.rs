@@ -40,7 +40,7 @@ fn writes(run: &Path) -> bool {
 fn a_run_that_is_killed_goes_on_to_the_same_bytes() {
     let sandbox = Sandbox::new();
     pairs(&sandbox, 24);
-    let options = "--train all --lr 1e-3 --batch-size 4 --epochs 8 --save-every 1 --ema-decay 0.9 --no-retention \
+    let options = "--train all --lr 1e-3 --batch-size 4 --epochs 12 --save-every 1 --ema-decay 0.9 --no-retention \
                    --text-negatives swap,replace --loss negclip --mine hard --mine-every 3";
     let tiny = tiny();
     let whole = |output: &'static str| {
@@ -57,12 +57,13 @@ fn a_run_that_is_killed_goes_on_to_the_same_bytes() {
     for kill in 0..10 {
         let before = done(&run);
         if kill % 2 == 0 {
-            // While a checkpoint is written.
+            // While a checkpoint is written; half of one may be left of the last kill.
+            wait(&mut child, || !writes(&run));
             wait(&mut child, || writes(&run));
         } else {
             // Some time after the next one.
             wait(&mut child, || done(&run) > before);
-            std::thread::sleep(Duration::from_millis(rng.random_range(0..40)));
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..15)));
         }
         child.kill().unwrap();
         // By the signal, and not because it had come to its end.
