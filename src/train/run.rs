@@ -3,7 +3,7 @@
 use super::assemble::assemble;
 use super::compose::Composition;
 use super::config::Config;
-use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
+use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform, alone};
 use super::ema::Ema;
 use super::embed::Reading;
 use super::fits::Fits;
@@ -122,6 +122,8 @@ pub struct Report {
     pub gradient_norm: f64,
     /// How many pairs were contrasted.
     pub pairs: usize,
+    /// How many of them had no negative, because all others are their duplicates.
+    pub alone: usize,
     /// How long the step took, in seconds.
     pub seconds: f64,
 }
@@ -310,6 +312,10 @@ impl Run<'_> {
             rate,
             gradient_norm: norm,
             pairs: batch.index.len(),
+            alone: match duplicates(&self.config.duplicates) {
+                Duplicates::Off => 0,
+                _ => alone(&batch.same, batch.index.len()),
+            },
             seconds: 0.0,
         })
     }

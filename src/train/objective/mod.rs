@@ -4,6 +4,7 @@
 //! them back through the towers, micro-batch by micro-batch. It is one file and one line in [`OBJECTIVES`].
 
 mod albef;
+mod apart;
 mod clip;
 mod clip_refine;
 mod columns;
