@@ -83,14 +83,19 @@ fn objective_takes(name: &str, size: usize) -> usize {
         neg_texts: Some(vectors(5, &[size, 1, DIM])),
         scale: 20.0,
     };
-    let neg_texts =
-        entry.needs.neg_texts.then(|| Negatives { embeddings: leaf(6, &[size, 1, DIM]), there: vec![true; size] });
+    let neg_texts = entry.needs.neg_texts.then(|| Negatives {
+        embeddings: leaf(6, &[size, 1, DIM]),
+        there: vec![true; size],
+        fits: Vec::new(),
+    });
     let pairs = Pairs {
         images: leaf(1, &[size, DIM]),
         texts: leaf(2, &[size, DIM]),
         neg_texts,
         neg_images: None,
         tokens: None,
+        extra: None,
+        keys: Vec::new(),
         start: entry.needs.start.then(others),
         ema: entry.needs.ema.then(others),
         teacher: entry.needs.teacher.then(others),
