@@ -71,13 +71,14 @@ fn the_examples_of_every_help_text() {
         sandbox.file(&format!("imagenet/val/{class}/x.jpg"), &photo);
     }
     sandbox.write("pairs.csv", "image,caption\na.jpg,a cat\nb.jpg,a cat on a table\n");
-    let mut captions = "image\tcaption\na.jpg\ta black cat on a table\n".to_owned();
-    for n in 0..12u8 {
+    sandbox.write("captions.tsv", "image\tcaption\na.jpg\ta black cat on a table\n");
+    let mut training = "filepath\ttitle\n".to_owned();
+    for n in 1..14u8 {
         let pixels: Vec<u8> = (0..32 * 32 * 3).map(|at| (at as u8).wrapping_mul(n)).collect();
         sandbox.write(format!("{n}.ppm"), [b"P6\n32 32\n255\n".as_slice(), &pixels].concat());
-        captions += &format!("{n}.ppm\ttwo red birds beside {n} small tables\n");
+        training += &format!("{n}.ppm\ttwo red birds beside {n} small tables\n");
     }
-    sandbox.write("captions.tsv", captions);
+    sandbox.write("training.tsv", training);
     for shard in 0..12 {
         let tar = std::fs::read(root().join(format!("tests/golden/data/inputs/shard-0{}.tar", shard % 2))).unwrap();
         sandbox.file(&format!("shards/{shard:03}.tar"), tar);
@@ -169,6 +170,7 @@ fn small(sandbox: &Sandbox, line: &str) -> String {
     }
     if line.contains("finetune --") && line.contains("--train-data") {
         line = line.replace("--model laion-b32", "--model path/to/checkpoint");
+        line = line.replace("captions.tsv", "training.tsv");
         if !line.contains("--model") && !line.contains("--init ") {
             line += " --model path/to/checkpoint";
         }

@@ -101,7 +101,7 @@ fn objective_takes(name: &str, size: usize) -> usize {
         teacher: entry.needs.teacher.then(others),
         index: (0..size as u32).collect(),
         image_ids: (0..size as u64).collect(),
-        labels: None,
+        labels: entry.needs.labels.then(|| (0..size as u32).collect()),
         same: vec![false; size * size],
         duplicates: Duplicates::Mask,
         weights: None,
@@ -165,9 +165,16 @@ fn measured() {
     println!("measured step {small} {large}");
 }
 
-/// Numbers of four bytes for each pair of pairs that an objective may take: six, but for those that compare with more.
+/// Numbers of four bytes for each pair of pairs that an objective may take: six, but for those that compare with more
+/// than the batch (docs/objectives.md).
 fn allowed(name: &str) -> f64 {
     match name {
+        // One negative caption for each pair: twice as many columns.
+        "negclip" | "degla" => 10.0,
+        // A queue as long as the batch, targets of that size, both ways.
+        "albef" => 17.5,
+        // Images and captions with images and captions: four times as many.
+        "supcon" => 21.5,
         _ => 6.0,
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{Tensor, Var};
 use std::ops::Range;
 
 /// How many numbers a block has, about.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 1 << 18;
 
 /// What `f` makes of these inputs, a scalar. Its matrices are in memory only while this runs, and not until the gradient of
 /// the whole objective is asked for. What `f` uses beside its inputs must be constants.
