@@ -1,7 +1,12 @@
 //! `finetune`: contrastive fine-tuning on one's own pairs.
 
 mod args;
+mod bias;
+pub(super) mod data;
+mod extra;
+mod model;
 mod plan;
+mod resume;
 mod show;
 mod together;
 mod watch;

@@ -115,14 +115,7 @@ impl LabelArgs {
     pub(in crate::commands) fn templates(&self, usual: Option<&Path>) -> Result<TemplateSet> {
         let Some(path) = &self.class_prompts else {
             return match (&self.templates, usual) {
-                (Some(name), _) => {
-                    let is_template = name.contains("{}") || name.contains("{c}");
-                    if is_template && !Path::new(name).exists() {
-                        TemplateSet::single(name)
-                    } else {
-                        templates::load(name)
-                    }
-                }
+                (Some(name), _) => templates::load(name),
                 (None, Some(path)) => templates::load(&Path::new(".").join(path).to_string_lossy()),
                 (None, None) => templates::load("simple"),
             };

@@ -218,6 +218,7 @@ fn first_byte(mut reader: impl BufRead) -> std::io::Result<Option<u8>> {
 struct Fields {
     id: String,
     kind: Option<String>,
+    text: Option<String>,
     embedding: Option<Vec<f32>>,
     model: Option<String>,
     error: Option<ErrorFields>,
@@ -260,7 +261,9 @@ fn parse(name: &str, number: u64, line: Line) -> Record {
     };
     // A record that failed says nothing about a model.
     let model = fields.model.filter(|_| result.is_ok());
-    Record { embedded: Embedded { id: fields.id, kind, text: None, result }, model }
+    // The caption of a pair stands under the image's id; a text alone is its own id.
+    let text = fields.text.filter(|text| kind == Kind::Text && *text != fields.id);
+    Record { embedded: Embedded { id: fields.id, kind, text, result }, model }
 }
 
 #[cfg(test)]
@@ -277,6 +280,9 @@ mod tests {
     fn records() {
         let line = r#"{"id":"a.jpg","kind":"image","embedding":[0.6,-0.8],"dim":2,"model":"m@12345678","new":1}"#;
         assert_eq!(read(line), ("a.jpg".to_owned(), Ok(vec![0.6, -0.8]), Some("m@12345678".to_owned())));
+        let line = r#"{"id":"a.jpg","kind":"text","text":"a cat","embedding":[1],"dim":1,"model":"m"}"#;
+        let record = parse("x.jsonl", 7, Line::Whole(line.as_bytes().to_vec()));
+        assert_eq!((record.embedded.kind, record.embedded.text.as_deref()), (Kind::Text, Some("a cat")));
         let line = r#"{"id":"b.jpg","error":{"kind":"truncated","message":"ends early"}}"#;
         assert_eq!(read(line), ("b.jpg".to_owned(), Err("truncated: ends early".to_owned()), None));
         let invalid = |line| read(line).1.unwrap_err();

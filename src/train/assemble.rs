@@ -25,20 +25,20 @@ pub(super) fn assemble(corpus: &Corpus, loaded: data::Batch, bytes: usize, group
         captions: loaded.captions,
         neg_captions: loaded.neg_captions,
     };
-    let mut images: Vec<Vec<u8>> = loaded.pixels.chunks(bytes.max(1)).map(<[u8]>::to_vec).collect();
-    for (negative, pixels) in loaded.neg_images.into_iter().zip(loaded.neg_pixels.chunks(bytes.max(1))) {
+    let mut pixels = loaded.pixels;
+    let mut others: Vec<(usize, &[u8])> = Vec::new();
+    for (negative, image) in loaded.neg_images.into_iter().zip(loaded.neg_pixels.chunks(bytes.max(1))) {
         match (negative.row, negative.caption) {
             (Some(row), Some(caption)) => {
                 own.rows.push(row);
                 own.captions.push(caption);
                 own.neg_captions.push(negative.neg_captions);
                 own.neg_images.push(0);
-                images.push(pixels.to_vec());
+                pixels.extend_from_slice(image);
             }
             _ => {
-                let of = negative.of as usize;
-                own.neg_images[of] += 1;
-                images[of].extend_from_slice(pixels);
+                own.neg_images[negative.of as usize] += 1;
+                others.push((negative.of as usize, image));
             }
         }
     }
@@ -58,16 +58,31 @@ pub(super) fn assemble(corpus: &Corpus, loaded: data::Batch, bytes: usize, group
     }
     batch.neg_images = counts.iter().copied().max().unwrap_or(0);
     batch.neg_images_there = counts.iter().flat_map(|&count| (0..batch.neg_images).map(move |k| k < count)).collect();
-    for mut image in images {
-        image.resize(bytes * (1 + batch.neg_images), 0);
-        batch.pixels.extend(image);
-    }
+    batch.pixels = match batch.neg_images {
+        // Nothing is copied where nothing comes in between.
+        0 => pixels,
+        each => between(&pixels, &others, bytes, each),
+    };
     let rows = || batch.index.iter().map(|&row| &corpus.rows[row as usize]);
     batch.image_ids = rows().map(|row| row.image_id).collect();
     batch.labels = rows().map(|row| row.label).collect();
     batch.weights = rows().any(|row| row.weight != 1.0).then(|| rows().map(|row| row.weight).collect());
     batch.same = data::same(corpus, &batch.index, &batch.texts);
+    let pairs = batch.index.iter().copied().zip(batch.texts.iter().map(String::as_str));
+    batch.keys = data::Keys::new(corpus, pairs).numbers();
     Ok(batch)
+}
+
+/// Images with room for `each` others behind each one, and those others, given with the images that they belong to.
+fn between(images: &[u8], others: &[(usize, &[u8])], bytes: usize, each: usize) -> Vec<u8> {
+    let mut all = Vec::with_capacity(images.len() * (1 + each));
+    for (of, image) in images.chunks(bytes.max(1)).enumerate() {
+        let end = all.len() + bytes * (1 + each);
+        all.extend_from_slice(image);
+        others.iter().filter(|(pair, _)| *pair == of).for_each(|(_, other)| all.extend_from_slice(other));
+        all.resize(end, 0);
+    }
+    all
 }
 
 /// What every process says, in their order.

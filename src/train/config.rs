@@ -1,8 +1,11 @@
 //! What a run does, as its directory remembers it.
 
+use super::negatives::Mochi;
+use super::negatives::extra::Sources;
 use super::select::Train;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Everything that a run's numbers follow from, the data apart.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -38,8 +41,16 @@ pub struct Config {
     pub layer_decay: [f64; 2],
     /// Low-rank changes, if they are what is trained.
     pub lora: Option<LoraConfig>,
+    /// Where they come from, if they are not new.
+    #[serde(default)]
+    pub init_lora: Option<PathBuf>,
+    /// The hash that names those.
+    #[serde(default)]
+    pub init_lora_sha: String,
     /// The objective.
     pub loss: String,
+    /// Where the bias of `siglip` is that the model did not have: `model`, or `run` if it is not saved with it.
+    pub bias: Option<String>,
     /// Its settings: objective, name, value.
     pub loss_settings: Vec<(String, String, f64)>,
     /// The model to learn from, as it was named.
@@ -84,6 +95,13 @@ pub struct Config {
     pub negatives: [usize; 2],
     /// How batches are composed of embeddings, if they are.
     pub mining: Option<MiningConfig>,
+    /// Further columns of the softmax, of earlier batches or by lot.
+    pub extra_negatives: Option<ExtraConfig>,
+    /// Mixed negatives: of how many of the hardest, how many of two negatives, how many of the query and one.
+    pub mochi: Option<[usize; 3]>,
+    /// The steps before the first mixes of two negatives, and of the query and one.
+    #[serde(default)]
+    pub mochi_after: [usize; 2],
     /// What all randomness follows from.
     pub seed: u64,
     /// What the data are, in hexadecimal.
@@ -116,13 +134,39 @@ pub struct LoraConfig {
 pub struct MiningConfig {
     /// Every how many epochs embeddings are made anew.
     pub every: usize,
-    /// `hard`: pairs with a near neighbour; `cluster`: batches out of one cluster.
+    /// `hard`: pairs with a near neighbour; `cluster`: batches out of one cluster; `columns`: near captions that do not fit.
     pub batches: String,
     /// How many clusters.
     pub clusters: usize,
+    /// How many near captions.
+    #[serde(default)]
+    pub captions: usize,
+}
+
+/// Negatives from beyond the batch.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ExtraConfig {
+    /// How many pairs of earlier batches are remembered.
+    pub queue: usize,
+    /// How many are drawn for each query; 0: all of the queue.
+    pub sample: usize,
 }
 
 impl Config {
+    /// Where extra negatives come from, if there are any.
+    pub fn extra(&self) -> Option<Sources> {
+        let [negatives_after, query_after] = self.mochi_after.map(|after| after as u64);
+        let mochi = self.mochi.map(|[hardest, of_negatives, of_query]| Mochi {
+            hardest,
+            of_negatives,
+            of_query,
+            negatives_after,
+            query_after,
+        });
+        let ExtraConfig { queue, sample } = self.extra_negatives.unwrap_or_default();
+        (queue + sample > 0 || mochi.is_some()).then_some(Sources { queue, sample, mochi })
+    }
+
     /// What is trained.
     pub fn train(&self) -> Train {
         self.train.parse().unwrap_or_default()

@@ -7,7 +7,7 @@ use crate::weights::{Adapter, trained::lora_name};
 use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The maps of a block that can be changed, by the names that the command line uses.
 pub const TARGETS: &[&str] = &["q", "k", "v", "out", "fc1", "fc2", "proj"];
@@ -46,6 +46,26 @@ pub fn adapters(clip: &Clip, config: &LoraConfig, seed: u64) -> Result<BTreeMap<
             .hint(format!("there are {}, in transformers", TARGETS.join(", ")))),
         false => Ok(adapters),
     }
+}
+
+/// What the settings of a run are that goes on with these changes.
+///
+/// # Errors
+/// Usage, unless all are of one rank and one factor: what is saved has one of each.
+pub fn settings(adapters: &BTreeMap<String, Adapter>, dropout: f64) -> Result<LoraConfig> {
+    let mut found: Option<(usize, f64)> = None;
+    let mut targets = BTreeSet::new();
+    for (name, adapter) in adapters {
+        let own = (adapter.a.dim(0)?, adapter.scale);
+        if *found.get_or_insert(own) != own {
+            return Err(Error::usage("low-rank changes of several ranks or factors cannot be trained on")
+                .hint("`merge --lora` works them into the model, which can be trained with new ones"));
+        }
+        targets.extend(name.strip_suffix(".weight").unwrap_or(name).rsplit('.').next().map(str::to_owned));
+    }
+    let (rank, scale) = found.ok_or_else(|| Error::usage("there are no low-rank changes"))?;
+    let (alpha, targets) = (scale * rank as f64, targets.into_iter().collect());
+    Ok(LoraConfig { rank, alpha, dropout, targets, tower: "both".to_owned() })
 }
 
 /// Whether a parameter of a run is a factor of a low-rank change.

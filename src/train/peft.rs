@@ -147,6 +147,11 @@ pub fn load(clip: &Clip, directory: &Path) -> Result<BTreeMap<String, Adapter>> 
     }
 }
 
+/// A hash over the weights of low-rank changes: 64 hexadecimal digits.
+pub fn sha(directory: &Path) -> Result<String> {
+    Ok(Files::open(&find(directory)?.join(WEIGHTS))?.content_hash())
+}
+
 impl Config {
     /// Refuses what changes more, or in another way, than `W + scale · B A` does.
     fn check(&self) -> Result<()> {

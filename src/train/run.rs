@@ -3,25 +3,27 @@
 use super::assemble::assemble;
 use super::compose::Composition;
 use super::config::Config;
-use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
+use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform, alone};
 use super::ema::Ema;
+use super::embed::Reading;
+use super::fits::Fits;
 use super::group::Group;
 use super::objective::{Duplicates, Objective, Progress, Sum};
 use super::optim::Optimizer;
+use super::parts::Parts;
+use super::random::generator;
 use super::run_dir::{Best, Checkpoint, RunDir, State};
 use super::save::save_model;
 use super::schedule::Schedule;
 use super::step::{Gradients, Step, Stepper, objective_param};
-use super::towers::{Stream, Tower};
-use super::validate::{Found, Validation, embed_texts};
+use super::validate::{Found, Validation};
 use crate::app::Interrupt;
 use crate::error::{Error, Result};
 use crate::model::Clip;
 use crate::ops::normalize::normalize_row;
 use crate::ops::optim::sum_of_squares;
 use crate::weights::View;
-use candle_core::{DType, Tensor, Var};
-use rand::SeedableRng;
+use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct Run<'a> {
     pub config: &'a Config,
     /// The model that is trained.
     pub clip: &'a Clip,
+    /// What of it is trained.
+    pub parts: Parts,
     /// The model before training, where the objective needs it.
     pub start: Option<&'a Clip>,
     /// Another checkpoint to learn from, where the objective needs it.
@@ -52,6 +56,8 @@ pub struct Run<'a> {
     pub image_cache: Option<Vec<f32>>,
     /// What batches are composed by.
     pub composition: Option<Composition>,
+    /// Which captions fit which images.
+    pub fits: Fits,
     /// What is looked at after each epoch.
     pub validation: Option<Validation>,
     /// The processes that train together.
@@ -64,12 +70,10 @@ pub struct Run<'a> {
     pub ema: Option<Ema>,
     /// The learning rate.
     pub schedule: Schedule,
-    /// What the tower is given at inference.
-    pub plain: Transform,
+    /// How images and texts are embedded apart from the steps.
+    pub reading: Reading,
     /// Whether somebody asked to stop.
     pub interrupt: Interrupt,
-    /// How many threads decode.
-    pub workers: usize,
     /// Every how many steps a checkpoint is written, beside the ends of epochs.
     pub save_every: Option<usize>,
     /// Whether checkpoints of every epoch are kept.
@@ -118,6 +122,8 @@ pub struct Report {
     pub gradient_norm: f64,
     /// How many pairs were contrasted.
     pub pairs: usize,
+    /// How many of them had no negative, because all others are their duplicates.
+    pub alone: usize,
     /// How long the step took, in seconds.
     pub seconds: f64,
 }
@@ -183,35 +189,12 @@ impl Run<'_> {
         needs.tokens || needs.start || needs.ema || needs.teacher || self.config.negatives[1] > 0
     }
 
-    /// Embeds the images of all rows under a locked tower, once. One that cannot be read ends it: no number could stand
-    /// for it.
+    /// Embeds the images of all rows under a locked tower, once.
+    ///
+    /// # Errors
+    /// If an image cannot be read: no number could stand for it.
     pub fn embed_all(&self, tick: &dyn Fn() -> Result<()>) -> Result<Vec<f32>> {
-        let options = LoaderOptions {
-            keep_last: true,
-            failure: Failure::Stop,
-            ..LoaderOptions::new(self.config.micro_batch, self.workers)
-        };
-        let dim = self.clip.spec.embed_dim;
-        let mut all = vec![0.0; self.corpus.rows.len() * dim];
-        let sampler = Sampler::new(&self.corpus, &self.corpus.all(), Captions::First, 0);
-        let mut loader = Loader::new(&self.corpus, &sampler.in_order(), &options, self.plain.clone())?;
-        let tower = Tower::Image(self.clip.build_image(View::Constant)?);
-        let mut of_image = std::collections::HashMap::new();
-        while let Some(batch) = loader.batch()? {
-            let stream = Stream::Images { bytes: &batch.pixels, preprocess: self.clip.preprocess() };
-            let rows = tower.forward(self.clip, &stream, 0..stream.len(), false)?.embeddings;
-            let rows = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            for (&row, embedding) in batch.rows.iter().zip(rows.chunks_exact(dim)) {
-                of_image.insert(self.corpus.rows[row as usize].image_id, embedding.to_vec());
-            }
-            tick()?;
-        }
-        for (row, place) in self.corpus.rows.iter().zip(all.chunks_exact_mut(dim)) {
-            if let Some(embedding) = of_image.get(&row.image_id) {
-                place.copy_from_slice(embedding);
-            }
-        }
-        Ok(all)
+        self.reading.every_image(self.clip, &self.corpus, tick)
     }
 
     fn loader(&self, epoch: usize, first: usize) -> Result<Loader> {
@@ -223,7 +206,7 @@ impl Run<'_> {
             neg_images,
             images: self.image_cache.is_none(),
             failure: Failure::Replace,
-            ..LoaderOptions::new(self.config.batch_size, self.workers)
+            ..LoaderOptions::new(self.config.batch_size, self.reading.workers)
         };
         let mut pairs = self.sampler.epoch(epoch as u64);
         if let Some(composition) = &self.composition {
@@ -247,16 +230,19 @@ impl Run<'_> {
         images.chunks_exact_mut(dim).for_each(normalize_row);
         let captions: Vec<String> =
             self.corpus.rows.iter().map(|row| row.captions.first().cloned().unwrap_or_default()).collect();
-        let texts = embed_texts(self.clip, &captions, View::Constant, self.config.micro_batch, &check)?;
-        let clusters = (mining.batches == "cluster").then_some(mining.clusters);
-        let mut rng = generator("compose", self.config.seed, epoch);
-        let sides = [&images[..], &texts[..]];
-        self.composition = Some(Composition::new(&self.corpus, sides, dim, clusters, &mut rng, self.interrupt)?);
+        let texts = self.reading.texts(self.clip, View::Constant, &captions, &check)?;
+        let mut rng = generator("compose", &[self.config.seed, epoch as u64]);
+        let (sides, inside) = ([&images[..], &texts[..]], self.sampler.inside());
+        let found = Composition::new(&self.corpus, sides, mining, inside, &mut rng, self.interrupt)?;
+        self.composition = Some(found);
         Ok(())
     }
 
     /// One step, for its cost: takes the first pairs of the first epoch, writes nothing.
     pub fn try_step(&mut self, watch: &dyn Watch) -> Result<Report> {
+        if let Some(mining) = &self.config.mining {
+            self.composition = Composition::stand_in(self.corpus.rows.len(), mining);
+        }
         let loaded = self.loader(0, 0)?.batch()?.ok_or_else(|| Error::run("there is no batch"))?;
         let begun = Instant::now();
         let report = self.step(loaded, &State::default(), watch)?;
@@ -264,20 +250,28 @@ impl Run<'_> {
     }
 
     fn step(&mut self, loaded: super::data::Batch, state: &State, watch: &dyn Watch) -> Result<Report> {
-        let mut rng = generator("step", self.config.seed, state.step);
+        let mut rng = generator("step", &[self.config.seed, state.step as u64]);
         let mut batch = assemble(&self.corpus, loaded, self.clip.preprocess().len(), self.group)?;
+        if let Some(composition) = &self.composition {
+            batch.neg_texts.resize(batch.texts.len(), Vec::new());
+            for ((own, &row), caption) in batch.neg_texts.iter_mut().zip(&batch.index).zip(&batch.texts) {
+                own.extend(composition.captions(&self.corpus, row, caption));
+            }
+        }
         if let Some(negatives) = &self.negatives {
             batch.neg_texts.resize(batch.texts.len(), Vec::new());
             for (pair, text) in batch.texts.iter().enumerate() {
                 // Of the pair itself, so that other pairs and processes make no difference.
-                let mut rng = generator("negatives", self.config.seed ^ u64::from(batch.index[pair]), state.step);
+                let mut rng = generator("negatives", &[self.config.seed, batch.index[pair].into(), state.step as u64]);
                 batch.neg_texts[pair].extend(negatives(text, &mut rng));
             }
         }
+        batch.neg_texts_fit = self.fits.of(&self.corpus, &batch);
         let steps = self.steps();
         let progress = Progress { step: state.step, steps, epoch_steps: self.epoch_steps() };
         let stepper = Stepper {
             clip: self.clip,
+            parts: &self.parts,
             group: self.group,
             micro_batch: self.config.micro_batch,
             duplicates: duplicates(&self.config.duplicates),
@@ -288,7 +282,8 @@ impl Run<'_> {
         };
         let Step { loss, terms, scale, gradients } = stepper.step(&batch, &mut self.objective, progress, &mut rng)?;
         if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}"), state.step, &batch.index));
+            let what = format!("the loss is {loss}, {}", self.suspect()?);
+            return Err(self.diverged(what, state.step, &batch.index));
         }
         if state.step == 0 {
             self.all_have_gradients(&gradients, watch)?;
@@ -303,9 +298,9 @@ impl Run<'_> {
         };
         let rate = self.schedule.at(state.step);
         self.optimizer.step(&gradients, rate, share)?;
-        self.clamp()?;
+        self.parts.clamp()?;
         if let Some(ema) = &mut self.ema {
-            ema.update(&self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default())?;
+            ema.update(&self.parts.params)?;
         }
         Ok(Report {
             step: state.step + 1,
@@ -317,22 +312,12 @@ impl Run<'_> {
             rate,
             gradient_norm: norm,
             pairs: batch.index.len(),
+            alone: match duplicates(&self.config.duplicates) {
+                Duplicates::Off => 0,
+                _ => alone(&batch.same, batch.index.len()),
+            },
             seconds: 0.0,
         })
-    }
-
-    /// Keeps the scale between 1 and 100, as open_clip does, unless it began beyond.
-    fn clamp(&self) -> Result<()> {
-        let Some(trained) = self.clip.store().trained() else { return Ok(()) };
-        for (name, var) in &trained.vars {
-            if self.clip.store().ours(name).as_deref() == Some("head.logit_scale") {
-                let start = self.clip.store().files().read(name, DType::F64, &candle_core::Device::Cpu)?;
-                let start = start.map(|x| x.flatten_all()?.to_vec1::<f64>()).transpose()?.unwrap_or_default();
-                let most = start.first().copied().unwrap_or(0.0).max(100f64.ln());
-                var.set(&var.as_detached_tensor().clamp(0.0, most)?)?;
-            }
-        }
-        Ok(())
     }
 
     /// Looks at the model, and keeps it if it is the best.
@@ -395,7 +380,7 @@ impl Run<'_> {
         let composed = self.composition.as_ref().map(|composition| composition.tensor()).transpose()?;
         let composed = composed.map(|tensor| (COMPOSITION.to_owned(), tensor));
         let checkpoint = Checkpoint {
-            weights: detached(self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default()),
+            weights: detached(self.parts.params.clone()),
             optimizer: self.optimizer.state(),
             ema: self.ema.as_ref().map(|ema| ema.averages.clone()).unwrap_or_default(),
             objective: detached(own.collect()).into_iter().chain(kept).chain(composed).collect(),
@@ -414,8 +399,8 @@ impl Run<'_> {
             })?;
             Ok(var.set(&saved.to_dtype(var.dtype())?.to_device(var.device())?)?)
         };
-        for (name, var) in self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default() {
-            set(&name, &var, &checkpoint.weights)?;
+        for (name, var) in &self.parts.params {
+            set(name, var, &checkpoint.weights)?;
         }
         for (name, var) in self.objective.params() {
             set(&objective_param(&name), &var, &checkpoint.objective)?;
@@ -424,7 +409,7 @@ impl Run<'_> {
         let kept = kept.filter_map(|(name, x)| Some((name.strip_prefix("state.")?.to_owned(), x.clone())));
         self.objective.restore(&kept.collect())?;
         if let (Some(mining), Some(tensor)) = (&self.config.mining, checkpoint.objective.get(COMPOSITION)) {
-            self.composition = Some(Composition::of(tensor, mining.batches == "cluster")?);
+            self.composition = Some(Composition::of(tensor, mining, self.corpus.rows.len())?);
         }
         self.optimizer.restore(&checkpoint.optimizer, step)?;
         if let Some(ema) = &mut self.ema {
@@ -444,8 +429,7 @@ impl Run<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let is_head = |name: &str| self.clip.store().ours(name).is_some_and(|ours| ours.starts_with("head."));
-        if missing.iter().all(|name| is_head(name)) {
+        if missing.iter().all(|name| self.parts.is_head(name)) {
             watch.warn(&format!("the objective `{}` does not train {}", self.config.loss, missing.join(", ")));
             return Ok(());
         }
@@ -453,6 +437,22 @@ impl Run<'_> {
         let first = missing.iter().take(5).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         Err(Error::run(format!("{count} parameters that should be trained get no gradient: {first}"))
             .hint("lock them, or train something else (--train, --lock-image, --lock-text)"))
+    }
+
+    /// Which parameter a loss that is no number points to: the first that is not finite, else the largest. (Then every
+    /// gradient is no number either, and says nothing.)
+    fn suspect(&self) -> Result<String> {
+        let (mut largest, mut most) = ("", -1.0);
+        for (name, var) in &self.parts.params {
+            let size = sum_of_squares(&var.as_detached_tensor())? / var.elem_count().max(1) as f64;
+            if !size.is_finite() {
+                return Ok(format!("the parameter `{name}` is not finite"));
+            }
+            if size > most {
+                (largest, most) = (name, size);
+            }
+        }
+        Ok(format!("the largest parameter is `{largest}`"))
     }
 
     fn diverged(&self, what: String, step: usize, index: &[u32]) -> Error {
@@ -511,11 +511,4 @@ pub fn captions(name: &str) -> Captions {
         "first" => Captions::First,
         _ => Captions::Random,
     }
-}
-
-/// A generator for one purpose at one step.
-fn generator(purpose: &str, seed: u64, step: usize) -> ChaCha8Rng {
-    let mut hash = blake3::Hasher::new();
-    hash.update(purpose.as_bytes()).update(&seed.to_le_bytes()).update(&(step as u64).to_le_bytes());
-    ChaCha8Rng::from_seed(*hash.finalize().as_bytes())
 }

@@ -24,20 +24,29 @@ pub fn save_model(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> {
 /// Writes the whole model into a directory: weights as f32, low-rank changes in them, and beside them the configuration and
 /// the tokenizer.
 pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> {
+    let files = clip.store().files();
+    // What the checkpoint did not have: the bias of a sigmoid.
+    let vars = clip.store().trained().map(|trained| &trained.vars);
+    let new: Vec<_> = vars.into_iter().flatten().filter(|(name, _)| !files.contains(name)).collect();
     for (name, bytes) in clip.files().companions()? {
         let path = directory.join(&name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|e| Error::run(e).at(parent.display()))?;
         }
-        write_file(&path, &bytes)?;
+        let has_bias = name == "open_clip_config.json" && new.iter().any(|(name, _)| *name == "logit_bias");
+        write_file(&path, &if has_bias { with_bias(&bytes)? } else { bytes })?;
     }
-    let files = clip.store().files();
     let mut headers = Vec::new();
     for name in files.names() {
         let scale = name.strip_suffix(".scale").is_some_and(|of| files.contains(of));
         let (false, Some(kind), Some(shape)) = (scale, files.dtype(name), files.shape(name)) else { continue };
         headers.push(Header { name: name.to_owned(), dtype: if is_whole(kind) { kind } else { Dtype::F32 }, shape });
     }
+    headers.extend(new.iter().map(|(name, var)| Header {
+        name: (*name).clone(),
+        dtype: Dtype::F32,
+        shape: var.dims().to_vec(),
+    }));
     write(&directory.join(clip.files().weights_name()), headers, |header| {
         if header.dtype != Dtype::F32 {
             let raw = files.raw(&header.name)?.ok_or_else(|| Error::run("a tensor went away"))?;
@@ -46,6 +55,19 @@ pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> 
         let tensor = clip.store().current(&header.name, view)?.ok_or_else(|| Error::run("a tensor went away"))?;
         numbers(&tensor).map(Cow::Owned)
     })
+}
+
+/// open_clip's configuration of the same model with a `logit_bias`: it makes that parameter only if it is told where it
+/// starts.
+fn with_bias(config: &[u8]) -> Result<Vec<u8>> {
+    let at = |e| Error::run(e).at("open_clip_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(config).map_err(at)?;
+    if let Some(model) = config.get_mut("model_cfg").and_then(serde_json::Value::as_object_mut) {
+        if !model.get("init_logit_bias").is_some_and(serde_json::Value::is_number) {
+            model.insert("init_logit_bias".to_owned(), (-10).into());
+        }
+    }
+    serde_json::to_vec_pretty(&config).map_err(at)
 }
 
 /// Writes what belongs to a checkpoint beside its weights.
@@ -83,10 +105,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     target.commit()
 }
 
-/// Writes tensors as they are, f32 or f64.
+/// Writes tensors as they are, f32, f64 or i64.
 pub(crate) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let headers = tensors.iter().map(|(name, tensor)| {
-        let dtype = if tensor.dtype() == DType::F64 { Dtype::F64 } else { Dtype::F32 };
+        let dtype = match tensor.dtype() {
+            DType::F64 => Dtype::F64,
+            DType::I64 => Dtype::I64,
+            _ => Dtype::F32,
+        };
         Header { name: name.clone(), dtype, shape: tensor.dims().to_vec() }
     });
     write(path, headers.collect(), |header| {
@@ -94,6 +120,10 @@ pub(crate) fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> R
         match header.dtype {
             Dtype::F64 => {
                 let numbers = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f64>()?;
+                Ok(Cow::Owned(numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
+            }
+            Dtype::I64 => {
+                let numbers = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<i64>()?;
                 Ok(Cow::Owned(numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
             }
             _ => numbers(tensor).map(Cow::Owned),

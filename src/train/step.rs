@@ -6,7 +6,9 @@
 //! the objective itself trains, the logit scale foremost, gets its gradient between the passes.
 
 use super::group::Group;
+use super::negatives::extra::PairKeys;
 use super::objective::{Duplicates, Embeddings, Head, Negatives, Objective, Pairs, Progress, Sum, Tokens};
+use super::parts::Parts;
 use super::towers::{Output, Stream, Tower};
 use crate::error::{Error, Result};
 use crate::model::Clip;
@@ -40,8 +42,12 @@ pub struct Batch {
     pub texts: Vec<String>,
     /// For each pair captions that do not fit, where there are any.
     pub neg_texts: Vec<Vec<String>>,
+    /// Which of these fit another pair after all, (B, B · K) row by row; empty if none does.
+    pub neg_texts_fit: Vec<bool>,
     /// For each pair which image it is.
     pub image_ids: Vec<u64>,
+    /// For each pair what it is, beyond the batch.
+    pub keys: Vec<PairKeys>,
     /// For each pair its class.
     pub labels: Option<Vec<u32>>,
     /// Which pairs off the diagonal are the same, (B, B) row by row.
@@ -61,6 +67,8 @@ pub struct Batch {
 pub struct Stepper<'a> {
     /// The model that is trained.
     pub clip: &'a Clip,
+    /// What of it is trained.
+    pub parts: &'a Parts,
     /// The processes that train it.
     pub group: &'a dyn Group,
     /// How many items go through a tower at once.
@@ -136,14 +144,20 @@ impl Stepper<'_> {
         let pairs = Pairs {
             images: image_rows.0,
             texts: text_rows.0,
-            neg_texts: text_rows.1.map(|embeddings| Negatives { embeddings, there }),
-            neg_images: image_rows.1.map(|embeddings| Negatives { embeddings, there: batch.neg_images_there.clone() }),
+            neg_texts: text_rows.1.map(|embeddings| Negatives { embeddings, there, fits: batch.neg_texts_fit.clone() }),
+            neg_images: image_rows.1.map(|embeddings| Negatives {
+                embeddings,
+                there: batch.neg_images_there.clone(),
+                fits: Vec::new(),
+            }),
             tokens,
+            extra: None,
             start: if needs.start { self.others(self.start, batch)? } else { None },
             ema: if needs.ema { self.averaged(batch, &images, &texts)? } else { None },
             teacher: if needs.teacher { self.others(self.teacher, batch)? } else { None },
             index: batch.index.clone(),
             image_ids: batch.image_ids.clone(),
+            keys: batch.keys.clone(),
             labels: batch.labels.clone(),
             same: batch.same.clone(),
             duplicates: self.duplicates,
@@ -160,16 +174,15 @@ impl Stepper<'_> {
         for (name, var) in objective.params() {
             take(&left, &objective_param(&name), &var, &mut gradients);
         }
-        let (own, towers): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            self.params().into_iter().partition(|(name, _)| self.is_head(name));
-        own.iter().for_each(|(name, var)| take(&left, name, var, &mut gradients));
-        let mut sums = ops::Gradients::of(towers.values().map(Var::as_tensor));
+        let head = self.parts.params.iter().filter(|(name, _)| self.parts.is_head(name));
+        head.for_each(|(name, var)| take(&left, name, var, &mut gradients));
+        let mut sums = ops::Gradients::of(self.parts.of_towers().map(|(_, var)| var.as_tensor()));
         for (side, stream) in [(&mut image_side, &images), (&mut text_side, &texts)] {
             if side.trained {
                 self.second_pass(side, stream, seed, &left, &mut sums)?;
             }
         }
-        let taken = towers.iter().filter_map(|(name, var)| Some((name.clone(), sums.take(var)?)));
+        let taken = self.parts.of_towers().filter_map(|(name, var)| Some((name.clone(), sums.take(var)?)));
         let mut sums: Gradients = taken.collect();
         self.sum(&mut sums)?;
         gradients.extend(sums);
@@ -200,7 +213,7 @@ impl Stepper<'_> {
 
     /// Embeds a stream, and gathers what other processes embedded.
     fn first_pass(&self, stream: &Stream<'_>, tokens: bool, seed: u64) -> Result<Side> {
-        let trained = self.trains(stream);
+        let trained = self.parts.trains(stream);
         let whole = stream.len() <= self.micro_batch;
         let tower = match (trained, whole) {
             (true, true) => Tower::build(self.clip, stream, View::Tracked)?,
@@ -355,15 +368,15 @@ impl Stepper<'_> {
             return Ok(());
         }
         // Every process must ask for the same ones, though one without items in a micro-batch may have none.
-        for (name, var) in self.params().into_iter().filter(|(name, _)| !self.is_head(name)) {
+        for (name, var) in self.parts.of_towers() {
             let (shape, dtype, device) = (var.shape().clone(), var.dtype(), var.device().clone());
-            let mut numbers = match gradients.get(&name) {
+            let mut numbers = match gradients.get(name) {
                 Some(own) => own.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?,
                 None => vec![0.0; shape.elem_count()],
             };
             self.group.sum(&mut numbers)?;
             let sum = Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_device(&device)?.to_dtype(dtype)?;
-            gradients.insert(name, sum);
+            gradients.insert(name.clone(), sum);
         }
         Ok(())
     }
@@ -376,29 +389,11 @@ impl Stepper<'_> {
             dropout.seed.store(seed, Ordering::Relaxed);
         }
     }
-
-    fn params(&self) -> BTreeMap<String, Var> {
-        self.clip.store().trained().map(crate::weights::Trained::params).unwrap_or_default()
-    }
-
-    /// Whether anything of this stream's tower is trained.
-    fn trains(&self, stream: &Stream<'_>) -> bool {
-        let tower = match stream {
-            Stream::Images { .. } => "image.",
-            Stream::Texts(_) => "text.",
-        };
-        let Some(trained) = self.clip.store().trained() else { return false };
-        self.clip.store().tensors().any(|(name, ours, _)| ours.starts_with(tower) && trained.trains(name))
-    }
-
-    fn is_head(&self, name: &str) -> bool {
-        self.clip.store().ours(name).is_some_and(|ours| ours.starts_with("head."))
-    }
 }
 
 impl Batch {
     /// How many captions that do not fit a pair has at most.
-    fn negatives(&self) -> usize {
+    pub(super) fn negatives(&self) -> usize {
         self.neg_texts.iter().map(Vec::len).max().unwrap_or(0)
     }
 

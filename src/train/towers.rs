@@ -39,10 +39,25 @@ pub(super) struct Output {
 impl Tower {
     /// The tower that this stream goes through, of the parameters as `view` shows them.
     pub(super) fn build(clip: &Clip, stream: &Stream<'_>, view: View<'_>) -> Result<Self> {
-        Ok(match stream {
-            Stream::Images { .. } => Self::Image(clip.build_image(view)?),
-            Stream::Texts(_) => Self::Text(clip.build_text(view)?),
-        })
+        match stream {
+            Stream::Images { .. } => Self::image(clip, view),
+            Stream::Texts(_) => Self::text(clip, view),
+        }
+    }
+
+    /// The image tower.
+    pub(super) fn image(clip: &Clip, view: View<'_>) -> Result<Self> {
+        let tower = Self::Image(clip.build_image(view)?);
+        // What it took was copied: the file need not lie in memory beside it.
+        clip.store().files().release();
+        Ok(tower)
+    }
+
+    /// The text tower.
+    pub(super) fn text(clip: &Clip, view: View<'_>) -> Result<Self> {
+        let tower = Self::Text(clip.build_text(view)?);
+        clip.store().files().release();
+        Ok(tower)
     }
 
     /// Embeds a part of a stream.
@@ -58,7 +73,8 @@ impl Tower {
             (Self::Image(tower), Stream::Images { bytes, preprocess }) => {
                 let size = preprocess.len();
                 let images = bytes[range.start * size..range.end * size].chunks_exact(size);
-                let pixels: Vec<f32> = images.flat_map(|image| preprocess.normalize(image)).collect();
+                let mut pixels = Vec::with_capacity(range.len() * size);
+                images.for_each(|image| pixels.extend(preprocess.normalize(image)));
                 let [height, width] = preprocess.size;
                 let pixels = Tensor::from_vec(pixels, (range.len(), 3, height, width), &Device::Cpu)?;
                 let pixels = pixels.to_device(clip.store().device())?.to_dtype(clip.store().dtype())?;

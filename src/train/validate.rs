@@ -1,12 +1,11 @@
 //! What was learnt, and what was lost: retrieval among held-out pairs, and how much of the start's view of images is left.
 
-use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
-use super::towers::{Stream, Tower};
+use super::data::Corpus;
+use super::embed::Reading;
 use crate::error::Result;
 use crate::eval::retention::{Retention, Side, retention};
 use crate::eval::retrieval::{Retrieval, retrieval};
 use crate::model::{Clip, Head};
-use crate::ops::normalize::normalize_row;
 use crate::weights::View;
 use candle_core::DType;
 use std::collections::HashMap;
@@ -23,9 +22,7 @@ pub struct Validation {
     prompts: Vec<String>,
     start: Option<Seen>,
     labelled: Option<Labelled>,
-    transform: Transform,
-    workers: usize,
-    micro_batch: usize,
+    reading: Reading,
 }
 
 /// Images whose class is known.
@@ -78,14 +75,7 @@ impl Found {
 
 impl Validation {
     /// Prepares these rows of the data. `prompts` are those of the classes that retention is measured over.
-    pub fn new(
-        corpus: &Arc<Corpus>,
-        rows: &[u32],
-        prompts: Vec<String>,
-        transform: Transform,
-        workers: usize,
-        micro_batch: usize,
-    ) -> Self {
+    pub fn new(corpus: &Arc<Corpus>, rows: &[u32], prompts: Vec<String>, reading: Reading) -> Self {
         let mut places: HashMap<u64, usize> = HashMap::new();
         let (mut images, mut texts, mut image_of_text) = (Vec::new(), Vec::new(), Vec::new());
         for &row in rows {
@@ -100,18 +90,7 @@ impl Validation {
             }
         }
         let corpus = corpus.clone();
-        Self {
-            corpus,
-            images,
-            texts,
-            image_of_text,
-            prompts,
-            start: None,
-            labelled: None,
-            transform,
-            workers,
-            micro_batch,
-        }
+        Self { corpus, images, texts, image_of_text, prompts, start: None, labelled: None, reading }
     }
 
     /// Also measures the accuracy on images of known classes, each class in this prompt.
@@ -127,7 +106,7 @@ impl Validation {
 
     /// Takes a model as the one that others are compared with.
     pub fn begin(&mut self, clip: &Clip, tick: &dyn Fn() -> Result<()>) -> Result<()> {
-        let images = self.embed_images(clip, &self.corpus, &self.images, View::Constant, tick)?;
+        let images = self.reading.images(clip, View::Constant, &self.corpus, &self.images, tick)?;
         self.start = Some(self.seen(clip, View::Constant, images, tick)?);
         if let Some(before) = self.accuracy(clip, View::Constant, tick)?
             && let Some(labelled) = &mut self.labelled
@@ -140,8 +119,8 @@ impl Validation {
     /// Measures the model as it is now. Recalls are at 1, 5 and 10.
     pub fn measure(&self, clip: &Clip, view: View<'_>, tick: &dyn Fn() -> Result<()>) -> Result<Found> {
         let dim = clip.spec.embed_dim;
-        let images = self.embed_images(clip, &self.corpus, &self.images, view, tick)?;
-        let texts = embed_texts(clip, &self.texts, view, self.micro_batch, tick)?;
+        let images = self.reading.images(clip, view, &self.corpus, &self.images, tick)?;
+        let texts = self.reading.texts(clip, view, &self.texts, tick)?;
         let retrieval = retrieval(&images, &texts, dim, &self.image_of_text, &[1, 5, 10]);
         let retention = match &self.start {
             Some(start) if !self.prompts.is_empty() => {
@@ -156,7 +135,7 @@ impl Validation {
     }
 
     fn seen(&self, clip: &Clip, view: View<'_>, images: Vec<f32>, tick: &dyn Fn() -> Result<()>) -> Result<Seen> {
-        let classes = embed_texts(clip, &self.prompts, view, self.micro_batch, tick)?;
+        let classes = self.reading.texts(clip, view, &self.prompts, tick)?;
         let (scale, bias) = clip.head_tensors(view)?;
         let number = |x: candle_core::Tensor| -> Result<f32> { Ok(x.to_dtype(DType::F32)?.to_scalar::<f32>()?) };
         let bias = bias.map(number).transpose()?.unwrap_or(0.0);
@@ -167,8 +146,8 @@ impl Validation {
     fn accuracy(&self, clip: &Clip, view: View<'_>, tick: &dyn Fn() -> Result<()>) -> Result<Option<f64>> {
         let Some(Labelled { corpus, prompts, .. }) = &self.labelled else { return Ok(None) };
         let dim = clip.spec.embed_dim;
-        let head = embed_texts(clip, prompts, view, self.micro_batch, tick)?;
-        let images = self.embed_images(clip, corpus, &corpus.all(), view, tick)?;
+        let head = self.reading.texts(clip, view, prompts, tick)?;
+        let images = self.reading.images(clip, view, corpus, &corpus.all(), tick)?;
         let nearest = |image: &[f32]| {
             let scores = head.chunks_exact(dim).map(|class| image.iter().zip(class).map(|(a, b)| a * b).sum::<f32>());
             // The first of equal ones.
@@ -177,50 +156,6 @@ impl Validation {
         let right = images.chunks_exact(dim).zip(&corpus.rows).filter(|(image, row)| nearest(image) == row.label);
         Ok(Some(right.count() as f64 / corpus.rows.len() as f64))
     }
-
-    fn embed_images(
-        &self,
-        clip: &Clip,
-        corpus: &Arc<Corpus>,
-        images: &[u32],
-        view: View<'_>,
-        tick: &dyn Fn() -> Result<()>,
-    ) -> Result<Vec<f32>> {
-        let options = LoaderOptions {
-            keep_last: true,
-            failure: Failure::Stop,
-            ..LoaderOptions::new(self.micro_batch, self.workers)
-        };
-        let sampler = Sampler::new(corpus, images, Captions::First, 0);
-        let mut loader = Loader::new(corpus, &sampler.in_order(), &options, self.transform.clone())?;
-        let tower = Tower::Image(clip.build_image(view)?);
-        let mut rows = Vec::new();
-        while let Some(batch) = loader.batch()? {
-            let stream = Stream::Images { bytes: &batch.pixels, preprocess: clip.preprocess() };
-            rows.extend(unit_rows(&tower, clip, &stream)?);
-            tick()?;
-        }
-        Ok(rows)
-    }
-}
-
-/// Unit embeddings of texts, row by row.
-pub(super) fn embed_texts(
-    clip: &Clip,
-    texts: &[String],
-    view: View<'_>,
-    micro_batch: usize,
-    tick: &dyn Fn() -> Result<()>,
-) -> Result<Vec<f32>> {
-    let tower = Tower::Text(clip.build_text(view)?);
-    let tokenizer = clip.tokenizer()?;
-    let mut rows = Vec::new();
-    for texts in texts.chunks(micro_batch) {
-        let ids = tokenizer.0.batch(texts, &tokenizer.1)?;
-        rows.extend(unit_rows(&tower, clip, &Stream::Texts(&ids))?);
-        tick()?;
-    }
-    Ok(rows)
 }
 
 impl Seen {
@@ -228,11 +163,4 @@ impl Seen {
         let Head { scale, bias, objective } = self.head;
         Side { images: &self.images, head: &self.classes, dim, scale, bias, objective }
     }
-}
-
-fn unit_rows(tower: &Tower, clip: &Clip, stream: &Stream<'_>) -> Result<Vec<f32>> {
-    let rows = tower.forward(clip, stream, 0..stream.len(), false)?.embeddings;
-    let mut rows = rows.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    rows.chunks_exact_mut(clip.spec.embed_dim).for_each(normalize_row);
-    Ok(rows)
 }

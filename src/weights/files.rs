@@ -218,6 +218,18 @@ impl Files {
         Ok(Some(Raw { dtype: entry.dtype(), shape: entry.shape().to_vec(), bytes }))
     }
 
+    /// Lets the system take back the memory of files that were read: what is asked for again is read again.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        for shard in &self.shards {
+            if let Bytes::Mapped(map) = &shard.bytes {
+                // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
+                // the system refuses, they stay.
+                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            }
+        }
+    }
+
     /// How many bytes the tensors take on disk.
     pub fn byte_len(&self) -> usize {
         self.shards.iter().map(|shard| shard.bytes.len()).sum()

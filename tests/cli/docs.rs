@@ -72,6 +72,20 @@ fn the_examples_of_every_help_text() {
     }
     sandbox.write("pairs.csv", "image,caption\na.jpg,a cat\nb.jpg,a cat on a table\n");
     sandbox.write("captions.tsv", "image\tcaption\na.jpg\ta black cat on a table\n");
+    let mut training = "filepath\ttitle\n".to_owned();
+    for n in 1..14u8 {
+        let pixels: Vec<u8> = (0..32 * 32 * 3).map(|at| (at as u8).wrapping_mul(n)).collect();
+        sandbox.write(format!("{n}.ppm"), [b"P6\n32 32\n255\n".as_slice(), &pixels].concat());
+        training += &format!("{n}.ppm\ttwo red birds beside {n} small tables\n");
+    }
+    sandbox.write("training.tsv", training);
+    for shard in 0..12 {
+        let tar = std::fs::read(root().join(format!("tests/golden/data/inputs/shard-0{}.tar", shard % 2))).unwrap();
+        sandbox.file(&format!("shards/{shard:03}.tar"), tar);
+    }
+    let tiny_config = std::fs::read(root().join("tests/golden/data/open_clip-vit/open_clip_config.json")).unwrap();
+    let tiny_config: serde_json::Value = serde_json::from_slice(&tiny_config).unwrap();
+    sandbox.write("ViT-B-32.json", tiny_config["model_cfg"].to_string());
     sandbox.write("train.csv", "filepath,title\na.jpg,two cats on a table\n");
     for shard in ["00", "01"] {
         let tar = std::fs::read(root().join(format!("tests/golden/data/inputs/shard-{shard}.tar"))).unwrap();
@@ -83,6 +97,7 @@ fn the_examples_of_every_help_text() {
     sandbox.write("captions.txt", "a cat on a sofa\n".repeat(photos));
     std::fs::create_dir_all(sandbox.path("path/to")).unwrap();
     std::os::unix::fs::symlink(tiny(), sandbox.path("path/to/checkpoint")).unwrap();
+    std::os::unix::fs::symlink(super::model("open_clip-siglip"), sandbox.path("path/to/other")).unwrap();
     for directory in [".local/share/bash-completion/completions", ".config/fish/completions"] {
         std::fs::create_dir_all(sandbox.path(directory)).unwrap();
     }
@@ -113,6 +128,9 @@ fn the_examples_of_every_help_text() {
         "negatives mine",
         "models",
         "models convert",
+        "models new",
+        "models assemble",
+        "finetune",
         "doctor",
         "completions",
     ];
@@ -127,12 +145,40 @@ fn the_examples_of_every_help_text() {
                 || line.contains("--online")
                 || line.contains("ViT-B-32.pt")
                 || line.contains("${fpath")
+                // Two towers of the Hub.
+                || line.contains("dinov2-small")
             {
                 continue;
             }
-            shell(&sandbox.path(""), line);
+            shell(&sandbox.path(""), &small(&sandbox, line));
             lines += 1;
         }
     }
     assert!(lines >= 16, "only {lines} examples found in the help texts");
+}
+
+/// An example that makes or trains a model, as one that is done soon: with tiny models and batches, and a place to write
+/// that an earlier one did not take.
+#[cfg(feature = "builtin")]
+fn small(sandbox: &Sandbox, line: &str) -> String {
+    let mut line = line.replace("--image laion-b32", &format!("--image {}", super::model("open_clip-vit")));
+    if line.contains("finetune ") || line.contains("models new") || line.contains("models assemble") {
+        let output = line.split("--output ").nth(1).and_then(|rest| rest.split(' ').next());
+        if let (Some(output), false) = (output, line.contains("--resume")) {
+            let _ = std::fs::remove_dir_all(sandbox.path(output));
+        }
+    }
+    if line.contains("finetune --") && line.contains("--train-data") {
+        line = line.replace("--model laion-b32", "--model path/to/checkpoint");
+        line = line.replace("captions.tsv", "training.tsv");
+        if !line.contains("--model") && !line.contains("--init ") {
+            line += " --model path/to/checkpoint";
+        }
+        line += " --batch-size 2 --epochs 1 --no-retention";
+    }
+    if line.contains("merge builtin") && line.contains("--val-data") {
+        // A thousand prompts for each model.
+        line += " --no-retention";
+    }
+    line
 }

@@ -153,6 +153,21 @@ fn order() {
     assert!(error.contains("no column neg_caption") && error.contains("--negative-key"), "{error}");
     assert!(eval(&sandbox, &["order", "none.csv"]).fails(3).contains("nothing to choose from; the first: none.csv"));
 
+    // Made of the captions: those that `negatives text` could have made, and the same again from the same seed.
+    let captions = ["a photo of a cat on a table", "an old man near two dogs"];
+    let table = sandbox.file(
+        "plain.tsv",
+        format!("filepath\ttitle\nphotos/gray.jpg\t{}\nphotos/tiny.png\t{}\n", captions[0], captions[1]),
+    );
+    let made = report(&sandbox, &["order", &table, "--wrong", "shuffle"]);
+    assert_eq!((&made["captions"], &made["wrong"], &made["seed"]), (&json!(2), &json!("shuffle"), &json!(0)));
+    assert!((made["chance"].as_f64().unwrap() - 0.2).abs() < 1e-12, "{made}");
+    assert_eq!(report(&sandbox, &["order", &table, "--wrong", "shuffle"]), made);
+    let two = report(&sandbox, &["order", &table, "--wrong", "shuffle-trigrams,swap-noun", "--seed", "3"]);
+    assert!((two["chance"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12, "{two}");
+    assert!(eval(&sandbox, &["order", &table, "--wrong", "shufle"]).fails(2).contains("did you mean"));
+    assert!(eval(&sandbox, &["order", &table, "--seed", "3"]).fails(2).contains("--wrong"));
+
     // A row without a wrong caption fails alone.
     let table = sandbox.file("gap.csv", format!("{text}photos/tiny.png,a picture,,\n"));
     let ran = eval(&sandbox, &["order", &table, "--negative-key", "one;two"]).code(1);

@@ -1,11 +1,14 @@
 //! `finetune`, on tiny checkpoints and pictures of one colour.
 
+mod bad_data;
+mod lora;
+mod negatives;
+#[cfg(unix)]
+mod resume;
+
 use super::{Ran, Sandbox, root, tiny};
-use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::Duration;
 
 /// Pictures with a gradient in their own colours, and a table with two captions each.
 fn pairs(sandbox: &Sandbox, count: usize) -> PathBuf {
@@ -147,117 +150,6 @@ fn results_do_not_depend_on_workers_and_threads() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     }
     same_files(&sandbox.path("a"), &sandbox.path("b"));
-}
-
-/// Starts a run that may be killed.
-#[cfg(unix)]
-fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    let mut command = sandbox.command(args);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-#[cfg(unix)]
-#[test]
-fn a_run_that_is_killed_goes_on_to_the_same_bytes() {
-    let sandbox = Sandbox::new();
-    pairs(&sandbox, 24);
-    let tiny = tiny();
-    let options = [
-        "--train",
-        "all",
-        "--lr",
-        "1e-3",
-        "--batch-size",
-        "4",
-        "--epochs",
-        "4",
-        "--save-every",
-        "1",
-        "--ema-decay",
-        "0.9",
-    ];
-    let more = ["--text-negatives", "swap,replace", "--loss", "negclip", "--mine", "hard", "--no-retention"];
-    let whole = |output: &'static str| {
-        let mut args = vec!["finetune", "--train-data", "pairs.tsv", "--model", tiny.to_str().unwrap()];
-        args.extend(options.iter().chain(&more));
-        args.extend(["--output", output]);
-        args
-    };
-    let ran = sandbox.run(&whole("whole"));
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
-    let mut child = start(&sandbox, &whole("killed"));
-    let mut kills = 0;
-    for _ in 0..40 {
-        std::thread::sleep(Duration::from_millis(rng.random_range(30..700)));
-        if child.try_wait().unwrap().is_some() {
-            break;
-        }
-        // Not before there is anything to go on with.
-        if kills < 10 && sandbox.path("killed/finetune.json").is_file() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-            child =
-                start(&sandbox, &["finetune", "--resume", "--output", "killed", "--no-retention", "--save-every", "1"]);
-        }
-    }
-    child.wait().unwrap();
-    let ran = sandbox.run(&["finetune", "--resume", "--output", "killed", "--no-retention", "--save-every", "1"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(kills > 0);
-    same_files(&sandbox.path("whole"), &sandbox.path("killed"));
-    let values = |run| steps(&sandbox.path(run));
-    assert_eq!(values("whole"), values("killed"));
-}
-
-#[test]
-fn a_resumed_run_stays_what_it_was() {
-    let sandbox = Sandbox::new();
-    pairs(&sandbox, 24);
-    let ran = finetune(&sandbox, &["--epochs", "1", "--output", "run"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let ran = sandbox.run(&["finetune", "--resume", "--output", "run", "--lr", "1"]);
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("the run was begun with lr 0.001, not 1"), "{}", ran.stderr);
-    let text = std::fs::read_to_string(sandbox.path("pairs.tsv")).unwrap();
-    sandbox.write("pairs.tsv", text.replace("number 5", "number five"));
-    let ran = sandbox.run(&["finetune", "--resume", "--output", "run"]);
-    assert_eq!(ran.code, Some(3));
-    assert!(ran.stderr.contains("the training data are not those that the run began with"), "{}", ran.stderr);
-    let ran = finetune(&sandbox, &["--epochs", "1", "--output", "run"]);
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("--resume goes on"), "{}", ran.stderr);
-}
-
-#[test]
-fn what_cannot_be_trained_says_so() {
-    let sandbox = Sandbox::new();
-    pairs(&sandbox, 8);
-    let cases: &[(&[&str], i32, &str)] = &[
-        (&["--batch-size", "64", "--output", "x"], 3, "a batch takes 64 pairs"),
-        (&["--loss", "clop", "--output", "x"], 2, "did you mean `clip`"),
-        (&["--loss", "clip:-1", "--output", "x"], 2, "weight above 0"),
-        (&["--loss-opt", "dcl.tau=1", "--output", "x"], 2, "belongs to no objective"),
-        (&["--loss", "negclip", "--output", "x"], 2, "--text-negatives"),
-        (
-            &["--lr", "1e30", "--grad-clip-norm", "0", "--epochs", "5", "--opt", "sgd", "--output", "diverged"],
-            3,
-            "diverged at step",
-        ),
-        (&["--train", "everything", "--output", "x"], 2, "expected all, image"),
-        (
-            &["--train", "all", "--lock-image", "--lock-text", "--lock-logit-scale", "--output", "x"],
-            2,
-            "nothing is left to train",
-        ),
-    ];
-    for (args, code, message) in cases {
-        let ran = finetune(&sandbox, args);
-        assert_eq!(ran.code, Some(*code), "{args:?}: {}", ran.stderr);
-        assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
-        assert!(!sandbox.path("x").exists(), "{args:?} left something behind");
-    }
 }
 
 #[test]

@@ -65,12 +65,24 @@ fn a_table_of_pairs_becomes_one_with_negatives() {
     assert!(ran.stderr.contains("texts for images"), "{}", ran.stderr);
     assert!(ran.stderr.contains("images for texts") && ran.stderr.contains("got fewer than 9 negatives"));
     // The same through embeddings that were made before.
-    let embed = ["photos/captions.tsv", "--pairs", "--output", "pairs.npy"];
-    sandbox.embed(&embed).code(0);
-    let fixed = ["negatives", "mine", "pairs.npy", "--near-duplicate", "off"];
-    let again = sandbox.run(&[&fixed[..], &all].concat()).code(0);
     let lists = |record: &Value| ["filepath", "title", "neg_caption", "neg_image"].map(|key| record[key].clone());
-    assert_eq!(again.records().iter().map(lists).collect::<Vec<_>>(), records.iter().map(lists).collect::<Vec<_>>());
+    for pairs in ["pairs.npy", "pairs.jsonl", "pairs.safetensors", "pairs.parquet"] {
+        sandbox.embed(&["photos/captions.tsv", "--pairs", "--output", pairs]).code(0);
+        let fixed = ["negatives", "mine", pairs, "--near-duplicate", "off"];
+        let again = sandbox.run(&[&fixed[..], &all].concat()).code(0).records();
+        let [again, records] = [&again, &records].map(|all| all.iter().map(lists).collect::<Vec<_>>());
+        assert_eq!(again, records, "{pairs}");
+    }
+    // And from a table of another kind.
+    let rows: Vec<String> = records
+        .iter()
+        .map(|r| serde_json::json!({"filepath": r["filepath"], "title": r["title"]}).to_string())
+        .collect();
+    let table = sandbox.file("captions.jsonl", rows.join("\n"));
+    let model = tiny().display().to_string();
+    let fixed = ["negatives", "mine", "--train-data", &table, "--model", &model, "--near-duplicate", "off"];
+    let again = sandbox.run(&[&fixed[..], &all].concat()).code(0).records();
+    assert_eq!(again.iter().map(lists).collect::<Vec<_>>(), records.iter().map(lists).collect::<Vec<_>>());
 }
 
 #[test]

@@ -6,24 +6,27 @@ import struct
 import torch
 
 B, DIM, TEACHER, K, PATCHES, WORDS, SAMPLES = 6, 12, 10, 3, 5, 4, 9
+SHARED, OWN = 2, 1
 SEED = bytes([7] * 32)
 
 OFF, MASK, MULTI = {"duplicates": "off"}, {"duplicates": "mask"}, {"duplicates": "multi"}
 WEIGHTS, LABELS, BIAS, SHORT = {"weights": True}, {"labels": True}, {"bias": True}, {"teacher": TEACHER}
+EXTRA = {"extra": True}
 
 
 def case(*parts, steps=1, **settings):
-    merged = {"duplicates": "off", "weights": False, "labels": False, "bias": False, "neg_images": False, "teacher": DIM}
+    merged = {"duplicates": "off", "weights": False, "labels": False, "bias": False, "neg_images": False, "teacher": DIM, "extra": False}
     for part in parts:
         merged |= part
     return merged | {"steps": steps, "settings": settings}
 
 
 CASES = {
-    "clip": [case(), case(MASK, WEIGHTS, smoothing=0.1), case(MULTI), case(MULTI, BIAS, smoothing=0.1)],
+    "clip": [case(), case(MASK, WEIGHTS, smoothing=0.1), case(MULTI), case(MULTI, BIAS, smoothing=0.1),
+             case(EXTRA), case(EXTRA, MULTI, WEIGHTS, smoothing=0.1)],
     "siglip": [case(), case(MASK, WEIGHTS, BIAS), case(MULTI, BIAS)],
-    "dcl": [case(), case(MASK, WEIGHTS), case(MULTI), case(MASK, intra=1), case(MULTI, intra=1)],
-    "dclw": [case(), case(MASK, WEIGHTS), case(MULTI, sigma=0.3)],
+    "dcl": [case(), case(MASK, WEIGHTS), case(MULTI), case(MASK, intra=1), case(MULTI, intra=1), case(EXTRA, MASK), case(EXTRA, intra=1)],
+    "dclw": [case(), case(MASK, WEIGHTS), case(MULTI, sigma=0.3), case(EXTRA, MULTI)],
     "cwcl": [case(), case(MASK, WEIGHTS, frozen=1), case(MULTI), case(MASK)],
     "cuaxu": [case(), case(MASK, WEIGHTS, temperature=0, align=0.5, uniform=2, cross=3), case(MULTI, clip=0.5)],
     "clip-refine": [case(steps=3), case(MASK, WEIGHTS, temperature=2, alpha=0.3), case(MULTI, rafa=0.5)],
@@ -33,8 +36,9 @@ CASES = {
     "sdm": [case(LABELS), case(MASK, WEIGHTS, temperature=0), case(MULTI, LABELS, temperature=0.1)],
     "distill": [case(), case(SHORT), case(MASK, WEIGHTS, SHORT, features=2, logits=3)],
     "filip": [case(), case(MASK, WEIGHTS), case(MULTI)],
-    "negclip": [case(), case(MASK, WEIGHTS), case(MULTI, {"neg_images": True})],
-    "degla": [case(), case(MASK, WEIGHTS), case(MULTI, image_local=0.3, text_local=0.2, distill=0.1, text_scale=5)],
+    "negclip": [case(), case(MASK, WEIGHTS), case(MULTI, {"neg_images": True}), case(EXTRA, MASK)],
+    "degla": [case(), case(MASK, WEIGHTS), case(MULTI, image_local=0.3, text_local=0.2, distill=0.1, text_scale=5),
+              case(EXTRA)],
 }
 
 
@@ -71,6 +75,21 @@ class ChaCha8:
         return out[:count]
 
 
+def extra(images, texts):
+    """Unit columns near the captions (for images) and near the images (for captions): what all meet, and each one's own."""
+    g = torch.Generator().manual_seed(29)
+    out = {}
+    for side, near in (("images", texts), ("texts", images)):
+        unit = lambda x: torch.nn.functional.normalize(x, dim=-1)
+        own = near[:, None] + 0.8 * torch.randn(B, OWN, DIM, generator=g, dtype=torch.float64)
+        out[f"shared_of_{side}"] = unit(torch.randn(SHARED, DIM, generator=g, dtype=torch.float64))
+        out[f"own_of_{side}"] = unit(own)
+        there = torch.rand(B, SHARED + OWN, generator=g) < 0.8
+        there[2] = False
+        out[f"extra_there_of_{side}"] = there
+    return out
+
+
 def batches():
     """Three batches of six pairs out of nine; pairs 1 and 2, and 6 and 7, show one image, 4 and 5 have one caption."""
     g = torch.Generator().manual_seed(23)
@@ -99,4 +118,6 @@ def batches():
             "neg_there": there, "neg_images_there": image_there, "words": words,
             "weights": torch.rand(B, generator=g) + 0.25,
         }
+        # Only the first batch has them, so that the file stays small.
+        inputs |= extra(x, y) if step == 0 else {}
         yield {k: rounded(v) for k, v in inputs.items()}

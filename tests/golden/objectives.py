@@ -57,7 +57,30 @@ def logits(b):
     return b.log_scale.exp() * unit(b.images) @ unit(b.texts).T
 
 
+def further(b, side, z, queries):
+    """Logits with the extra columns of one side behind them: constants that no pair of the batch is."""
+    own = torch.einsum("bd,bkd->bk", queries, b.extra[f"own_of_{side}"])
+    return torch.cat([z, b.log_scale.exp() * torch.cat([queries @ b.extra[f"shared_of_{side}"].T, own], 1)], 1)
+
+
+def widened(b, side, targets, hidden):
+    gone = ~b.extra[f"extra_there_of_{side}"]
+    return torch.cat([targets, torch.zeros(gone.shape, dtype=torch.float64)], 1), torch.cat([hidden, gone], 1)
+
+
+def ce(b, side, z, queries, targets, hidden):
+    """Cross-entropies of a side's rows, with its extra columns (MoCHi, Kalantidis et al. 2020, arXiv 2010.01028, appends them to
+    the logits; so does XBM, Wang et al. 2020, arXiv 1912.06798, with those of its memory)."""
+    if b.extra:
+        z = further(b, side, z, queries)
+        targets, hidden = widened(b, side, targets, hidden)
+    return soft_ce(z, targets, hidden)
+
+
 def both(z, targets, hidden, b):
+    if b.extra:
+        of_images = ce(b, "images", z, unit(b.images), targets, hidden)
+        return (mean(of_images, b) + mean(ce(b, "texts", z.T, unit(b.texts), targets, hidden.T), b)) / 2
     return (mean(soft_ce(z, targets, hidden), b) + mean(soft_ce(z.T, targets, hidden.T), b)) / 2
 
 
@@ -87,7 +110,7 @@ def dcl(b, s, weighted=False):
     out = positive | hidden
     x, y, scale = unit(b.images), unit(b.texts), b.log_scale.exp()
     total = 0
-    for a, c in ((x, y), (y, x)):
+    for side, a, c in (("images", x, y), ("texts", y, x)):
         z = scale * a @ c.T
         weight = 1
         if weighted:
@@ -96,6 +119,9 @@ def dcl(b, s, weighted=False):
         negatives = z.masked_fill(out, float("-inf"))
         if s.get("intra", 0):
             negatives = torch.cat([negatives, (scale * a @ a.T).masked_fill(out, float("-inf"))], 1)
+        if b.extra:
+            gone = ~b.extra[f"extra_there_of_{side}"]
+            negatives = torch.cat([negatives, further(b, side, z, a)[:, B:].masked_fill(gone, float("-inf"))], 1)
         rows = -weight * (shares(positive) * z).sum(1) + negatives.logsumexp(1)
         total = total + mean(rows, b, (~out).any(1).double()) / 2
     return total
@@ -276,16 +302,16 @@ def with_negatives(b, x, y):
     positive, hidden = relation(b)
     scale = b.log_scale.exp()
 
-    def extended(queries, candidates, negatives, there, out):
+    def extended(side, queries, candidates, negatives, there, out):
         if negatives is None:
-            return mean(soft_ce(scale * queries @ candidates.T, shares(positive), out), b)
+            return mean(ce(b, side, scale * queries @ candidates.T, queries, shares(positive), out), b)
         z = scale * queries @ torch.cat([candidates, unit(negatives).flatten(0, 1)]).T
         out = torch.cat([out, ~there.flatten().expand(B, -1)], 1)
         targets = torch.cat([shares(positive), torch.zeros(B, B * K, dtype=torch.float64)], 1)
-        return mean(soft_ce(z, targets, out), b)
+        return mean(ce(b, side, z, queries, targets, out), b)
 
-    rows = extended(x, y, b.neg_texts, b.neg_there, hidden)
-    return (rows + extended(y, x, b.neg_images, b.neg_images_there, hidden.T)) / 2
+    rows = extended("images", x, y, b.neg_texts, b.neg_there, hidden)
+    return (rows + extended("texts", y, x, b.neg_images, b.neg_images_there, hidden.T)) / 2
 
 
 def negclip(b, s):
@@ -351,6 +377,7 @@ def run(name, c, inputs):
         b.weights = raw["weights"] if c["weights"] else torch.ones(B, dtype=torch.float64)
         b.labels = raw["labels"] if c["labels"] else None
         b.bias = leaves["bias"] if c["bias"] else None
+        b.extra = {k: v for k, v in raw.items() if "_of_" in k} if c["extra"] else None
         b.neg_images = leaves["neg_images"] if c["neg_images"] else None
         value = objective(b, c["settings"])
         everything = {**leaves, **{f"param.{k}": v for k, v in own.items()}}

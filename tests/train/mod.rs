@@ -6,6 +6,7 @@ mod data;
 mod group;
 mod init;
 mod lora;
+mod memory;
 mod merge;
 mod objectives;
 mod trajectory;

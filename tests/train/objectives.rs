@@ -1,6 +1,7 @@
 //! Every objective of the registry against PyTorch (`tests/golden/objectives.py`), finite differences, and its promises.
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
+use clip_cli::train::negatives::Columns;
 use clip_cli::train::objective::{
     Duplicates, Embeddings, Entry, Head, Negatives, OBJECTIVES, Objective, Pairs, Progress, Settings, Tokens, entry,
 };
@@ -100,18 +101,28 @@ impl Case<'_> {
             neg_texts,
             scale,
         };
-        let negatives = |key: &str, there: &str| Negatives { embeddings: leaf(key), there: flags(there) };
+        let negatives =
+            |key: &str, there: &str| Negatives { embeddings: leaf(key), there: flags(there), fits: Vec::new() };
         let pairs = Pairs {
             images: leaf("images"),
             texts: leaf("texts"),
             neg_texts: Some(negatives("neg_texts", "neg_there")),
             neg_images: self.flag("neg_images").then(|| negatives("neg_images", "neg_images_there")),
             tokens: Some(Tokens { images: leaf("token_images"), texts: leaf("token_texts"), words: flags("words") }),
+            // The first batch alone has some.
+            extra: (self.flag("extra") && step == 0).then(|| {
+                ["images", "texts"].map(|side| Columns {
+                    shared: Some(number(&format!("shared_of_{side}"))),
+                    own: Some(number(&format!("own_of_{side}"))),
+                    there: flags(&format!("extra_there_of_{side}")),
+                })
+            }),
             start: Some(other("start", None, 10.0)),
             ema: Some(other("ema", Some(number("ema_neg_texts")), 10.0)),
             teacher: Some(other(&format!("teacher{}", self.about["teacher"]), None, 20.0)),
             index: ids("index").into_iter().map(|x| x as u32).collect(),
             image_ids: ids("image_ids").into_iter().map(|x| x as u64).collect(),
+            keys: Vec::new(),
             labels: self.flag("labels").then(|| ids("labels").into_iter().map(|x| x as u32).collect()),
             same: flags("same"),
             duplicates: match self.about["duplicates"].as_str().unwrap() {

@@ -1,21 +1,26 @@
 //! Ten steps of training against PyTorch (`tests/golden/trajectory.py`), and batches in micro-batches.
 
 use candle_core::{DType, Var};
+use clip_cli::error::Result;
 use clip_cli::model::{Clip, LoadOptions, ModelFiles};
 use clip_cli::ops::normalize;
 use clip_cli::ops::optim::sum_of_squares;
-use clip_cli::train::group::Local;
-use clip_cli::train::objective::{self, Progress, Settings};
+use clip_cli::train::group::{Group, Local};
+use clip_cli::train::negatives::Mochi;
+use clip_cli::train::negatives::extra::{Extra, Sources};
+use clip_cli::train::objective::{self, Progress, Settings, Sum};
 use clip_cli::train::optim::{self, Optimizer};
 use clip_cli::train::schedule::{SCHEDULES, Schedule};
 use clip_cli::train::select::{Param, Selection, Train, select};
-use clip_cli::train::{Batch, Gradients, Step, Stepper};
+use clip_cli::train::{Batch, Gradients, Parts, Step, Stepper};
 use clip_cli::weights::View;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::{Arc, Barrier, Mutex};
 
 fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data").join(name)
@@ -63,11 +68,28 @@ fn batch(clip: &Clip, step: usize, texts: Vec<String>) -> Batch {
 }
 
 fn take_step(clip: &Clip, batch: &Batch, micro_batch: usize, loss: &str) -> Step {
+    let mut objective = objective(clip, batch, loss);
+    step_of(clip, &Local, batch, micro_batch, &mut objective, 0)
+}
+
+fn objective(clip: &Clip, batch: &Batch, loss: &str) -> Sum {
     let sizes = Settings::sizes(64, batch.index.len(), clip.spec.embed_dim, 0, 0);
-    let mut objective = objective::build(loss, &[], &sizes).unwrap();
+    objective::build(loss, &[], &sizes).unwrap()
+}
+
+fn step_of(
+    clip: &Clip,
+    group: &dyn Group,
+    batch: &Batch,
+    micro_batch: usize,
+    objective: &mut Sum,
+    step: usize,
+) -> Step {
+    let parts = Parts::of(clip).unwrap();
     let stepper = Stepper {
         clip,
-        group: &Local,
+        parts: &parts,
+        group,
         micro_batch,
         duplicates: objective::Duplicates::Mask,
         start: None,
@@ -76,8 +98,8 @@ fn take_step(clip: &Clip, batch: &Batch, micro_batch: usize, loss: &str) -> Step
         image_cache: None,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let progress = Progress { step: 0, steps: 10, epoch_steps: 10 };
-    stepper.step(batch, &mut objective, progress, &mut rng).unwrap()
+    let progress = Progress { step, steps: 10, epoch_steps: 10 };
+    stepper.step(batch, objective, progress, &mut rng).unwrap()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -188,6 +210,108 @@ fn a_cached_batch_is_a_plain_batch() {
         let (again, _) = open(name, DType::F32, true);
         let checkpointed = take_step(&again, &batch, 3, "clip");
         same_gradients(&plain.gradients, &checkpointed.gradients, 1e-5, &format!("{name} checkpointed"));
+    }
+}
+
+/// Two steps with a queue, drawn negatives and mixes: of the second, the loss and the gradients.
+fn with_extra(clip: &Clip, group: &dyn Group, share: Range<usize>, micro_batch: usize, loss: &str) -> Step {
+    let mochi = Mochi { hardest: 5, of_negatives: 3, of_query: 2, negatives_after: 1, query_after: 0 };
+    let mut extra = None;
+    let mut last = None;
+    for step in 0..2 {
+        let texts: Vec<String> = (0..7).map(|n| format!("number {n} of {step} {}", "many ".repeat(n))).collect();
+        let whole = batch(clip, step, texts);
+        let each = whole.pixels.len() / 7;
+        let row = |n: usize| (step * 5 + n) as i64;
+        let batch = Batch {
+            // The first pairs of the second batch were in the first one.
+            keys: (0..7).map(|n| [row(n), 100 + row(n), -1, -1]).collect(),
+            neg_texts: (0..7).map(|n| vec![format!("not {n}")]).collect(),
+            pixels: whole.pixels[share.start * each..share.end * each].to_vec(),
+            share: share.clone(),
+            ..whole
+        };
+        let objective = extra.get_or_insert_with(|| {
+            let sources = Sources { queue: 9, sample: 2, mochi: Some(mochi) };
+            objective(clip, &batch, loss).with_extra(Extra::new(sources, 0).unwrap())
+        });
+        last = Some(step_of(clip, group, &batch, micro_batch, objective, step));
+    }
+    last.unwrap()
+}
+
+#[test]
+fn extra_negatives_work_with_cached_batches() {
+    for (name, loss) in [("hf-clip-gelu", "clip"), ("open_clip-vit", "negclip"), ("hf-siglip", "dcl:1,siglip:0.5")] {
+        let (clip, _) = open(name, DType::F32, false);
+        let plain = with_extra(&clip, &Local, 0..7, 7, loss);
+        for micro_batch in [1, 3] {
+            let cached = with_extra(&clip, &Local, 0..7, micro_batch, loss);
+            assert!((plain.loss - cached.loss).abs() <= 1e-5 * plain.loss.abs(), "{name}");
+            same_gradients(&plain.gradients, &cached.gradients, 1e-5, name);
+        }
+        // And they matter.
+        let texts: Vec<String> = (0..7).map(|n| format!("number {n} of 1 {}", "many ".repeat(n))).collect();
+        assert!((take_step(&clip, &batch(&clip, 1, texts), 7, "clip").loss - plain.loss).abs() > 1e-3, "{name}");
+    }
+}
+
+/// Processes that are threads.
+struct Threads {
+    rank: usize,
+    size: usize,
+    barrier: Arc<Barrier>,
+    handed: Arc<Mutex<Vec<Vec<f32>>>>,
+}
+
+impl Group for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn gather(&self, own: &[f32]) -> Result<Vec<f32>> {
+        self.handed.lock().unwrap()[self.rank] = own.to_vec();
+        self.barrier.wait();
+        let all = self.handed.lock().unwrap().concat();
+        self.barrier.wait();
+        Ok(all)
+    }
+
+    fn sum(&self, numbers: &mut [f32]) -> Result<()> {
+        let all = self.gather(numbers)?;
+        for (at, sum) in numbers.iter_mut().enumerate() {
+            *sum = all.iter().skip(at).step_by(all.len() / self.size).sum();
+        }
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.barrier.wait();
+        Ok(())
+    }
+}
+
+#[test]
+fn extra_negatives_work_with_several_processes() {
+    let name = "hf-clip-gelu";
+    let (clip, _) = open(name, DType::F32, false);
+    let one = with_extra(&clip, &Local, 0..7, 7, "negclip");
+    let (barrier, handed) = (Arc::new(Barrier::new(2)), Arc::new(Mutex::new(vec![Vec::new(); 2])));
+    let several = std::thread::scope(|scope| {
+        let each = [0..3, 3..7].into_iter().enumerate().map(|(rank, share)| {
+            let group = Threads { rank, size: 2, barrier: barrier.clone(), handed: handed.clone() };
+            scope.spawn(move || with_extra(&open(name, DType::F32, false).0, &group, share, 2, "negclip"))
+        });
+        let each: Vec<_> = each.collect();
+        each.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    for step in &several {
+        assert!((one.loss - step.loss).abs() <= 1e-5 * one.loss.abs());
+        same_gradients(&one.gradients, &step.gradients, 1e-5, "two processes");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::app::ModelArgs;
 use crate::commands::args::SourceArgs;
-use crate::train::config::{Config, LoraConfig, MiningConfig};
+use crate::train::config::{Config, ExtraConfig, LoraConfig, MiningConfig};
 use crate::train::optim::OPTIMIZERS;
 use crate::train::schedule::SCHEDULES;
 use crate::train::select::Train;
@@ -163,6 +163,10 @@ pub(super) struct WhatArgs {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub(super) text_layer_decay: f64,
 
+    /// Go on with these low-rank changes: PEFT's, or those of a run. Their rank and factor stay
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["lora_rank", "lora_alpha", "lora_targets", "lora_tower"])]
+    pub(super) init_lora: Option<PathBuf>,
+
     /// The rank of low-rank changes
     #[arg(long, value_name = "R", default_value_t = 8)]
     pub(super) lora_rank: usize,
@@ -296,8 +300,9 @@ pub(super) struct NegativeArgs {
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub(super) neg_images: usize,
 
-    /// Compose batches of embeddings: hard (each pair with a near neighbour) or cluster (each batch of one cluster)
-    #[arg(long, value_name = "HOW", value_parser = ["hard", "cluster"])]
+    /// Mine the data themselves: hard (each pair beside a near one in the batch), cluster (each batch of one cluster) or
+    /// columns (captions near to the image become captions that do not fit it, for negclip and degla)
+    #[arg(long, value_name = "HOW", value_parser = ["hard", "cluster", "columns"])]
     pub(super) mine: Option<String>,
 
     /// Every how many epochs embeddings for it are made anew
@@ -307,6 +312,23 @@ pub(super) struct NegativeArgs {
     /// How many clusters
     #[arg(long, value_name = "N", default_value_t = 10, requires = "mine")]
     pub(super) mine_clusters: usize,
+
+    /// How many mined captions a pair gets with --mine columns
+    #[arg(long, value_name = "K", default_value_t = NonZeroUsize::MIN, requires = "mine")]
+    pub(super) mine_captions: NonZeroUsize,
+
+    /// Further columns of the softmax: queue=N (pairs of the last batches), sample=K (for each query, drawn from batch and
+    /// queue, near ones more often), or both: queue=4096,sample=16
+    #[arg(long, value_name = "WHAT", value_parser = extra)]
+    pub(super) extra_negatives: Option<ExtraConfig>,
+
+    /// MoCHi: of the N hardest of batch and queue mix S negatives of two and S2 of one and the query
+    #[arg(long, value_name = "N,S,S2", value_parser = mochi)]
+    pub(super) mochi: Option<[usize; 3]>,
+
+    /// The steps before the first mixes of two, and before those with the query [default: a tenth of all steps]
+    #[arg(long, value_name = "STEPS,STEPS", value_parser = mochi_after, requires = "mochi")]
+    pub(super) mochi_after: Option<[usize; 2]>,
 }
 
 /// What is looked at.
@@ -360,7 +382,10 @@ impl FinetuneArgs {
                 targets: what.lora_targets.clone(),
                 tower: what.lora_tower.clone(),
             }),
+            init_lora: what.init_lora.clone(),
+            init_lora_sha: String::new(),
             loss: how.loss.clone(),
+            bias: None,
             loss_settings: how.loss_opt.clone(),
             teacher: how.teacher.clone(),
             duplicates: data.duplicates.clone(),
@@ -386,7 +411,11 @@ impl FinetuneArgs {
                 every: negatives.mine_every,
                 batches,
                 clusters: negatives.mine_clusters,
+                captions: negatives.mine_captions.get(),
             }),
+            extra_negatives: negatives.extra_negatives,
+            mochi: negatives.mochi,
+            mochi_after: negatives.mochi_after.unwrap_or([usize::MAX; 2]),
             seed: how.seed,
             data: String::new(),
             processes: 1,
@@ -425,6 +454,37 @@ fn loss_setting(text: &str) -> Result<(String, String, f64), String> {
     let (loss, key) = name.split_once('.').ok_or(expected)?;
     let value = value.parse().map_err(|_| expected)?;
     Ok((loss.to_owned(), key.to_owned(), value))
+}
+
+fn extra(text: &str) -> Result<ExtraConfig, String> {
+    let expected = || "expected queue=N, sample=K, or both with a comma between them, above 0".to_owned();
+    let mut config = ExtraConfig::default();
+    for part in text.split(',') {
+        let (name, count) = part.split_once('=').ok_or_else(expected)?;
+        let place = match name.trim() {
+            "queue" => &mut config.queue,
+            "sample" => &mut config.sample,
+            _ => return Err(expected()),
+        };
+        *place = count.trim().parse().ok().filter(|count| *count > 0 && *place == 0).ok_or_else(expected)?;
+    }
+    Ok(config)
+}
+
+fn mochi(text: &str) -> Result<[usize; 3], String> {
+    let found = counts(text).filter(|[hardest, pairs, query]: &[usize; 3]| *hardest > 0 && pairs + query > 0);
+    found.ok_or_else(|| "expected three numbers with commas between them; not all mixes can be 0".to_owned())
+}
+
+fn mochi_after(text: &str) -> Result<[usize; 2], String> {
+    counts(text).ok_or_else(|| "expected two numbers of steps with a comma between them".to_owned())
+}
+
+/// So many numbers with commas between them, each small enough that no sum of them overflows.
+fn counts<const N: usize>(text: &str) -> Option<[usize; N]> {
+    let counts: Option<Vec<u32>> = text.split(',').map(|count| count.trim().parse().ok()).collect();
+    let counts: Vec<usize> = counts?.into_iter().map(|count| count as usize).collect();
+    counts.try_into().ok()
 }
 
 fn optimizers() -> String {

@@ -10,7 +10,7 @@ use crate::train::run_dir::{RunDir, State};
 use crate::train::save::write_file;
 use crate::train::validate::Found;
 use serde_json::{Map, Value, json};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,8 @@ pub(super) struct Watching<'a> {
     progress: Progress,
     /// Of the first process alone.
     files: Option<RefCell<(Metrics, Events)>>,
+    /// Whether it was said that a batch has nothing to tell apart.
+    told: Cell<bool>,
 }
 
 const METRICS: &str = "metrics.jsonl";
@@ -42,7 +44,7 @@ impl<'a> Watching<'a> {
             }
             _ => None,
         };
-        Ok(Self { app, progress, files })
+        Ok(Self { app, progress, files, told: Cell::new(false) })
     }
 
     /// Draws the curves, and says how it ended.
@@ -77,6 +79,12 @@ impl Watch for Watching<'_> {
             "loss {:.4}  scale {:.2}  lr {:.2e}  norm {:.3}  {rate:.1} pairs/s",
             report.loss, report.scale, report.rate, report.gradient_norm
         ));
+        if report.alone == report.pairs && !self.told.replace(true) {
+            self.warn(&format!(
+                "no pair of the batch of step {} has a negative: all are duplicates of each other, and little is learnt",
+                report.step
+            ));
+        }
         let mut values = Map::new();
         let mut add = |name: &str, value: f64| values.insert(name.to_owned(), json!(value));
         add("epoch", report.epoch);

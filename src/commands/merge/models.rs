@@ -123,7 +123,7 @@ impl ModelsArgs {
             }
             _ => {}
         }
-        let (start, other) = (open(app, start)?, open(app, other)?);
+        let (first, start, other) = (start, open(app, start)?, open(app, other)?);
         check(&[&start, &other])?;
         let mix = |alpha: f64| Mix {
             parts: vec![(&start, 1.0 - alpha), (&other, alpha)],
@@ -132,7 +132,7 @@ impl ModelsArgs {
             ),
         };
         let mut best: Option<(f64, f64)> = None;
-        if let Some(measure) = Measure::open(app, &self.measure, &start)? {
+        if let Some(measure) = Measure::open(app, &self.measure, first)? {
             let mut rows = Vec::new();
             for &alpha in alphas {
                 let scores = measure.of(app, |at| mix(alpha).write(app, at), output)?;
@@ -164,7 +164,7 @@ impl ModelsArgs {
             how: format!("The average of the weights of {} models (a {} soup).", which.len(), name(soup)),
         };
         let all: Vec<usize> = (0..models.len()).collect();
-        let Some(measure) = Measure::open(app, &self.measure, &models[0])? else {
+        let Some(measure) = Measure::open(app, &self.measure, &inputs[0])? else {
             return uniform(&all).make(app, output, false);
         };
         let of = |which: &[usize]| measure.of(app, |at| uniform(which).write(app, at), Some(output));
@@ -219,14 +219,26 @@ impl Mix<'_> {
 
 /// Opens a model as its files have it, to be read on the CPU.
 pub(super) fn open(app: &App, reference: &Path) -> Result<Clip> {
-    let name = reference.to_str().ok_or_else(|| Error::usage("a name that is no text").at(reference.display()))?;
-    Clip::open(app.find_model(Some(name))?, &LoadOptions::default())
+    Clip::open(find(app, reference)?, &LoadOptions::default())
+}
+
+/// Opens a model to compute with it.
+pub(super) fn open_working(app: &App, reference: &Path) -> Result<Clip> {
+    Clip::open(find(app, reference)?, &working(app))
 }
 
 /// Opens a model that was just written, to compute with it.
 pub(super) fn open_written(app: &App, directory: &Path) -> Result<Clip> {
-    let options = LoadOptions { device: app.device.clone(), dtype: app.dtype, image_size: None };
-    Clip::open(ModelFiles::open(directory)?, &options)
+    Clip::open(ModelFiles::open(directory)?, &working(app))
+}
+
+fn find(app: &App, reference: &Path) -> Result<ModelFiles> {
+    let name = reference.to_str().ok_or_else(|| Error::usage("a name that is no text").at(reference.display()))?;
+    app.find_model(Some(name))
+}
+
+fn working(app: &App) -> LoadOptions {
+    LoadOptions { device: app.device.clone(), dtype: app.dtype, image_size: None }
 }
 
 fn name(soup: Soup) -> &'static str {

@@ -200,8 +200,8 @@ impl Mine {
         let (pairs, failed) = if self.train_data.is_empty() { self.read(app)? } else { self.embed(app)? };
         if pairs.captions.is_empty() {
             return Err(Error::run("there are no images with captions in there").hint(
-                "embeddings of pairs come from: clip-cli embed captions.tsv --pairs --output pairs.npy; .jsonl \
-                 and .safetensors are read without the captions' texts",
+                "embeddings of pairs come from: clip-cli embed captions.tsv --pairs --output pairs.npy (or .jsonl, .parquet, \
+                 .safetensors)",
             ));
         }
         pairs.warn(app);

@@ -1,4 +1,4 @@
-//! safetensors: the tensor `embeddings`, and the tensor `ids` with the bytes of a JSON list.
+//! safetensors: the tensor `embeddings`, and the tensors `ids` and `texts` with the bytes of JSON lists.
 
 use super::{Format, ends_with};
 use crate::app::App;
@@ -39,11 +39,17 @@ impl Format for Safetensors {
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| Error::run(format!("not a sound safetensors file: {error}")))?;
         let matrix = matrix(&file, header + 8, &metadata)?;
-        let ids = match metadata.info("ids") {
-            Some(info) if info.dtype == tensor::Dtype::U8 => {
-                let bytes = &map[header + 8 + info.data_offsets.0..header + 8 + info.data_offsets.1];
+        let bytes = |name| {
+            let info = metadata.info(name).filter(|info| info.dtype == tensor::Dtype::U8)?;
+            Some(&map[header + 8 + info.data_offsets.0..header + 8 + info.data_offsets.1])
+        };
+        let ids = match bytes("ids") {
+            Some(names) => {
                 let notes = metadata.metadata().clone().unwrap_or_default();
-                list(bytes, &notes).map_err(|error| error.at("the tensor `ids`"))?
+                let captions = bytes("texts").map(serde_json::from_slice::<Vec<Option<String>>>).transpose();
+                let captions = captions.map_err(|error| Error::run(error).at("the tensor `texts`"))?;
+                list(names, captions.as_deref().unwrap_or_default(), &notes)
+                    .map_err(|error| error.at("the tensor `ids`"))?
             }
             _ => Ids::numbers(path.display().to_string(), Kind::Image, matrix.rows()),
         };
@@ -70,9 +76,9 @@ fn matrix(file: &File, start: usize, metadata: &Metadata) -> Result<Matrix> {
     Matrix::map(file, start + info.data_offsets.0, rows, dim, dtype)
 }
 
-/// The items of a JSON list of names. The header says how many of them are images. They come first, unless each text
-/// comes behind its image, under the same name.
-fn list(bytes: &[u8], notes: &HashMap<String, String>) -> Result<Ids> {
+/// The items of a JSON list of names, with their captions. The header says how many of them are images. They come first,
+/// unless each text comes behind its image, under the same name; whatever has a caption is a text.
+fn list(bytes: &[u8], captions: &[Option<String>], notes: &HashMap<String, String>) -> Result<Ids> {
     let count = |name| notes.get(name).and_then(|count| count.parse().ok());
     let (images, texts) = (count("images").unwrap_or(usize::MAX), count("texts").unwrap_or(0));
     let (mut previous, mut repeated) = (String::new(), 0);
@@ -85,11 +91,12 @@ fn list(bytes: &[u8], notes: &HashMap<String, String>) -> Result<Ids> {
     previous.clear();
     let (mut ids, mut row) = (IdList::new()?, 0);
     names(bytes, &mut |id| {
+        let caption = captions.get(row).and_then(Option::as_deref);
         let is_image = if pairs { id != previous } else { row < images };
-        let kind = if is_image { Kind::Image } else { Kind::Text };
+        let kind = if is_image && caption.is_none() { Kind::Image } else { Kind::Text };
         id.clone_into(&mut previous);
         row += 1;
-        ids.push(id, kind, notes.get("model").map(String::as_str), None)
+        ids.push(id, kind, notes.get("model").map(String::as_str), caption)
     })?;
     ids.finish()
 }
@@ -132,7 +139,7 @@ mod tests {
 
     fn kinds(names: &str, images: &str, texts: &str) -> String {
         let notes = [("images", images), ("texts", texts)].map(|(name, count)| (name.to_owned(), count.to_owned()));
-        let ids = list(names.as_bytes(), &notes.into()).unwrap();
+        let ids = list(names.as_bytes(), &[], &notes.into()).unwrap();
         (0..ids.rows()).map(|row| if ids.kind(row) == Kind::Text { 't' } else { 'i' }).collect()
     }
 
@@ -143,7 +150,7 @@ mod tests {
         assert_eq!(kinds(r#"["a","a"]"#, "0", "2"), "tt");
         assert_eq!(kinds(r#"["a","a"]"#, "2", "0"), "ii");
         assert_eq!(kinds("[]", "0", "0"), "");
-        let error = |text: &str| list(text.as_bytes(), &HashMap::new()).unwrap_err().to_string();
+        let error = |text: &str| list(text.as_bytes(), &[], &HashMap::new()).unwrap_err().to_string();
         assert!(error("[1]").contains("not a JSON list of names"));
         assert!(error("[\"a\"").contains("not a JSON list of names"));
     }

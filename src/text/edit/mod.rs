@@ -143,19 +143,32 @@ impl Editor {
                 if found.len() == count {
                     return true;
                 }
-                for _ in 0..TRIES {
-                    let Some(patches) = edit.propose(&sentence, rng) else { return false };
-                    let text = patch::apply(&sentence, patches, edit.is_grammatical());
-                    if seen.insert(canonical(&text)) {
-                        found.push(Negative { text, kind: edit.name() });
-                        return true;
-                    }
-                }
-                false
+                let new = new(*edit, &sentence, &mut seen, rng);
+                let any = new.is_some();
+                found.extend(new);
+                any
             });
         }
         found
     }
+
+    /// One negative of each kind, in the order of the kinds, where a caption offers one; no two alike.
+    pub fn one_of_each(&self, caption: &str, rng: &mut ChaCha8Rng) -> Vec<Negative> {
+        let sentence = Sentence::new(self.tagger, caption);
+        let mut seen = HashSet::from([canonical(caption)]);
+        self.edits.iter().filter_map(|edit| new(*edit, &sentence, &mut seen, rng)).collect()
+    }
+}
+
+/// What an edit makes of a caption that is not there yet.
+fn new(edit: &dyn Edit, sentence: &Sentence<'_>, seen: &mut HashSet<String>, rng: &mut ChaCha8Rng) -> Option<Negative> {
+    for _ in 0..TRIES {
+        let text = patch::apply(sentence, edit.propose(sentence, rng)?, edit.is_grammatical());
+        if seen.insert(canonical(&text)) {
+            return Some(Negative { text, kind: edit.name() });
+        }
+    }
+    None
 }
 
 /// What two captions that are equal up to case and space have in common.

@@ -1,8 +1,8 @@
 //! The order in which an epoch sees the rows.
 
 use super::{Corpus, Part, Row};
+use crate::train::random::generator;
 use rand::Rng;
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
@@ -105,6 +105,11 @@ impl Sampler {
         self.parts.iter().map(|(units, factor)| (units.len() as f64 * factor).round() as usize).sum()
     }
 
+    /// For each row of the data, whether it is one of these.
+    pub fn inside(&self) -> &[bool] {
+        &self.inside
+    }
+
     /// Whether an epoch has no pairs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -185,13 +190,4 @@ impl Epoch {
     pub fn arranged(&self, order: &[usize]) -> Self {
         Self { pairs: order.iter().filter_map(|at| self.pairs.get(*at).copied()).collect(), ..self.clone() }
     }
-}
-
-/// A generator for one purpose: its numbers follow from these alone.
-pub(super) fn generator(purpose: &str, numbers: &[u64]) -> ChaCha8Rng {
-    let mut hash = blake3::Hasher::new_derive_key(&format!("clip-cli training data: {purpose}"));
-    numbers.iter().for_each(|number| {
-        hash.update(&number.to_le_bytes());
-    });
-    ChaCha8Rng::from_seed(*hash.finalize().as_bytes())
 }

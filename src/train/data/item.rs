@@ -1,9 +1,9 @@
 //! What a batch has of one pair: everything that a thread does apart from the others.
 
-use super::epoch::generator;
 use super::{Corpus, Epoch, Failure, LoaderOptions, NegativeImage, Pair, Place, Skipped, Transform};
 use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::image::decode;
+use crate::train::random::generator;
 use rand::Rng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;

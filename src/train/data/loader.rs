@@ -155,6 +155,10 @@ impl Loader {
         for _ in 0..count {
             let item = self.item()?;
             self.add(&mut batch, item)?;
+            if batch.rows.len() == 1 {
+                // No more than will be needed: the images of a large batch are most of its memory.
+                batch.pixels.reserve_exact(batch.pixels.len() * (count - 1));
+            }
         }
         self.next += 1;
         Ok(Some(batch))

@@ -41,7 +41,16 @@ impl Keys {
     /// For each pair here and each pair there, row by row, whether they are the same image, the same text up to case
     /// and space, of the same class or of the same group.
     pub fn same(&self, other: &Self) -> Vec<bool> {
-        self.0.iter().flat_map(|a| other.0.iter().map(|b| a.same(b))).collect()
+        let mut same = Vec::with_capacity(self.0.len() * other.0.len());
+        self.0.iter().for_each(|a| same.extend(other.0.iter().map(|b| a.same(b))));
+        same
+    }
+
+    /// Each as numbers: image, text, class, group; the last two −1 where they are not known.
+    pub fn numbers(&self) -> Vec<[i64; 4]> {
+        let known = |number: Option<u32>| number.map_or(-1, i64::from);
+        let numbers = |key: &Key| [key.image.cast_signed(), key.text.cast_signed(), known(key.label), known(key.group)];
+        self.0.iter().map(numbers).collect()
     }
 
     /// How many pairs there are.

@@ -1,7 +1,7 @@
 //! Images that are held out to see what was learnt.
 
 use super::Corpus;
-use super::epoch::generator;
+use crate::train::random::generator;
 use rand::seq::SliceRandom;
 use std::collections::HashSet;
 

@@ -10,13 +10,15 @@
 //! | [`batch`] | batches of samples that are hard for each other (NegCLIP) |
 //! | [`mochi`] | negatives mixed of negatives (MoCHi) |
 //! | [`queue`] | features of earlier batches as negatives (MoCo, ALBEF) |
-//! | [`multinomial`] | one hard negative for each item, by lot (ALBEF) |
+//! | [`multinomial`] | hard negatives for each item, by lot (ALBEF) |
+//! | [`extra`] | these three as further columns of a batch's softmax, in a run |
 //!
 //! All works on plain numbers or tensors in memory; nothing here reads a file or knows what a caption is. What is drawn by lot
 //! comes from a seeded generator, and nothing depends on the number of threads.
 
 pub mod batch;
 pub mod cluster;
+pub mod extra;
 pub mod keys;
 pub mod mine;
 pub mod mochi;
@@ -26,6 +28,7 @@ pub mod queue;
 pub mod summary;
 mod window;
 
+pub use extra::{Columns, Extra};
 pub use keys::{Guard, Keys, text_id};
 pub use mine::{Mined, Side, mine};
 pub use mochi::Mochi;
@@ -33,17 +36,9 @@ pub use options::{Options, Sampling};
 pub use queue::Queue;
 pub use summary::{Reason, Skipped, Summary};
 
+use super::random::stream as generator;
 use crate::ops::pool;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use std::sync::{Mutex, PoisonError};
-
-/// A generator of its own for each `stream` (an epoch, a query) of a seed.
-fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    rng
-}
 
 /// Calls `work(0)`, …, `work(parts - 1)` on the pool's threads; what they give is in this order.
 fn in_parts<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {

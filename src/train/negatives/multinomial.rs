@@ -1,8 +1,8 @@
-//! One hard negative for each item, by lot: chances proportional to the softmax of the similarities (ALBEF's image–text
+//! Hard negatives for each item, by lot: chances proportional to the softmax of the similarities (ALBEF's image–text
 //! matching: salesforce/ALBEF, models/model_retrieval.py, commit 69e9225).
 //!
-//! There 1e-4 is added to the logits, where it changes nothing; here it is added to the softmax, so that an item whose weight
-//! all lies on what is excluded still gets a negative.
+//! There 1e-4 is added to the logits, where it changes nothing; here it is added to the softmax of [`weights`], so that an item
+//! whose weight all lies on what is excluded still gets a negative.
 
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -23,17 +23,57 @@ pub fn weights(similarity: &Tensor, temperature: f64, ids: &[i64], candidates: &
         let message = format!("{rows} × {columns} similarities, but {} and {} ids", ids.len(), candidates.len());
         return Err(Error::run(message));
     }
-    if temperature.is_nan() || temperature <= 0.0 {
-        return Err(Error::usage("the temperature must be a number above 0"));
-    }
-    let rows = similarity.detach().to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec2::<f64>()?;
     let weights = |(row, id): (Vec<f64>, &i64)| {
-        let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let exps: Vec<f64> = row.iter().map(|x| ((x - most) / temperature).exp()).collect();
+        let exps = exps(&row, temperature, |_| true);
         let sum: f64 = exps.iter().sum();
         exps.iter().zip(candidates).map(|(x, other)| if other == id { 0.0 } else { x / sum + LEAST }).collect()
     };
-    Ok(rows.into_iter().zip(ids).map(weights).collect())
+    Ok(rows_of(similarity, temperature)?.into_iter().zip(ids).map(weights).collect())
+}
+
+fn rows_of(similarity: &Tensor, temperature: f64) -> Result<Vec<Vec<f64>>> {
+    if temperature.is_nan() || temperature <= 0.0 {
+        return Err(Error::usage("the temperature must be a number above 0"));
+    }
+    Ok(similarity.detach().to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec2()?)
+}
+
+/// `exp(x / temperature)` over the largest of those that may be, 0 for the others.
+fn exps(row: &[f64], temperature: f64, may: impl Fn(usize) -> bool) -> Vec<f64> {
+    let seen = row.iter().enumerate().filter(|(at, _)| may(*at));
+    let most = seen.fold(f64::NEG_INFINITY, |most, (_, x)| most.max(*x));
+    row.iter().enumerate().map(|(at, x)| if may(at) { ((x - most) / temperature).exp() } else { 0.0 }).collect()
+}
+
+/// Draws up to `count` different candidates for each item, one after another, with chances proportional to
+/// `exp(similarity / temperature)` among those that are left. `allowed` (items × candidates, row by row) says which may be drawn
+/// at all; the softmax is over these, so that no 1e-4 is needed.
+///
+/// # Errors
+/// If `allowed` does not fit, the temperature is not above 0, or a similarity is not finite.
+pub fn draw(
+    similarity: &Tensor,
+    temperature: f64,
+    allowed: &[bool],
+    count: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<Vec<Vec<u32>>> {
+    let (rows, columns) = similarity.dims2()?;
+    if rows * columns != allowed.len() {
+        return Err(Error::run(format!("{rows} × {columns} similarities, and a mask of {}", allowed.len())));
+    }
+    let mut drawn = Vec::with_capacity(rows);
+    for (row, allowed) in rows_of(similarity, temperature)?.into_iter().zip(allowed.chunks(columns.max(1))) {
+        let mut row = exps(&row, temperature, |at| allowed[at]);
+        let mut own = Vec::with_capacity(count);
+        for _ in 0..count {
+            let Some(at) = one(&row, rng)? else { break };
+            own.push(at as u32);
+            row[at] = 0.0;
+        }
+        drawn.push(own);
+    }
+    Ok(drawn)
 }
 
 /// Draws for each item a candidate with these chances; none for an item that shares its id with all of them.
@@ -47,21 +87,22 @@ pub fn choose(
     candidates: &[i64],
     rng: &mut ChaCha8Rng,
 ) -> Result<Vec<Option<usize>>> {
-    let weights = weights(similarity, temperature, ids, candidates)?;
-    let draw = |weights: Vec<f64>| {
-        let total: f64 = weights.iter().sum();
-        if !total.is_finite() {
-            return Err(Error::run("similarities that are not finite").hint("the embeddings hold NaN or infinity"));
-        }
-        let mut left = rng.random::<f64>() * total;
-        let found = weights.iter().position(|weight| {
-            left -= weight;
-            left < 0.0
-        });
-        // The sum may round to a little more than its parts.
-        Ok(found.or_else(|| weights.iter().rposition(|weight| *weight > 0.0)))
-    };
-    weights.into_iter().map(draw).collect()
+    weights(similarity, temperature, ids, candidates)?.iter().map(|weights| one(weights, rng)).collect()
+}
+
+/// One of these, with chances proportional to its weight; none if all are 0.
+fn one(weights: &[f64], rng: &mut ChaCha8Rng) -> Result<Option<usize>> {
+    let total: f64 = weights.iter().sum();
+    if !total.is_finite() {
+        return Err(Error::run("similarities that are not finite").hint("the embeddings hold NaN or infinity"));
+    }
+    let mut left = rng.random::<f64>() * total;
+    let found = weights.iter().position(|weight| {
+        left -= weight;
+        left < 0.0
+    });
+    // The sum may round to a little more than its parts.
+    Ok(found.or_else(|| weights.iter().rposition(|weight| *weight > 0.0)))
 }
 
 #[cfg(test)]

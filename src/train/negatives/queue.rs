@@ -58,6 +58,14 @@ impl Queue {
         Ok(self.features.copy()?.detach())
     }
 
+    /// Those that are filled (n, dim), by slot; a copy like [`Queue::features`].
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn filled(&self) -> Result<Tensor> {
+        Ok(self.features.narrow(0, 0, self.filled)?.copy()?.detach())
+    }
+
     /// Which slots are negatives of samples with these ids: (samples, capacity), u8, 0 for empty slots and the same id.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! CLIP's symmetric cross-entropy (Radford et al. 2021), with label smoothing (Jia et al. 2021, ALIGN).
 
 use super::cross_entropy::Targets;
-use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting};
+use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting, columns};
 use crate::error::Result;
 use candle_core::Tensor;
 use rand_chacha::ChaCha8Rng;
@@ -26,6 +26,10 @@ struct Clip {
 }
 
 impl Objective for Clip {
+    fn uses_extra(&self) -> bool {
+        true
+    }
+
     fn value(&mut self, pairs: &Pairs, head: &Head, _: &mut ChaCha8Rng) -> Result<Tensor> {
         let relation = pairs.relation();
         // Spread over what is not left out: a duplicate must not count.
@@ -33,6 +37,9 @@ impl Objective for Clip {
             0.0 => relation.targets()?,
             share => Targets::Soft(((relation.matrix()? * (1.0 - share))? + (relation.visible()? * share)?)?),
         };
+        if pairs.extra.is_some() {
+            return columns::both_ways(pairs, head, &targets, [None, None]);
+        }
         pairs.both_ways(&pairs.logits(head)?, &targets, relation.hidden().as_ref())
     }
 }

@@ -1,5 +1,6 @@
 //! Post-pre-training that closes the gap between modalities (Yamaguchi et al. 2025, CLIP-Refine).
 
+use super::apart::apart;
 use super::contrast::{constant, mean, needed, negative_entropy, softmax};
 use super::cross_entropy::{Axis, Targets, cross_entropy};
 use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting};
@@ -40,18 +41,20 @@ impl Objective for ClipRefine {
     fn value(&mut self, pairs: &Pairs, _: &Head, rng: &mut ChaCha8Rng) -> Result<Tensor> {
         let start = needed(pairs.start.as_ref(), "clip-refine", "the embeddings of the model before training")?;
         let (relation, shares) = (pairs.relation(), pairs.shares()?);
-        let (hidden, positives) = (relation.hidden(), relation.matrix()?);
+        let hidden = relation.hidden();
         let products = |x: &Tensor, y: &Tensor| Ok::<_, crate::error::Error>((x.matmul(&y.t()?)? / self.temperature)?);
-        let student = products(&pairs.images, &pairs.texts)?;
         let (images, texts) = (start.images.detach(), start.texts.detach());
-        let teachers = [(Axis::Rows, products(&images, &texts)?), (Axis::Columns, products(&texts, &images)?)];
-        let mut divergence = Tensor::zeros((), student.dtype(), student.device())?;
-        for (axis, teacher) in teachers {
-            let soft = softmax(&teacher, hidden.as_ref())?;
-            let targets = ((&positives * self.alpha)? + (soft * (1.0 - self.alpha))?)?;
-            let rows = (cross_entropy(&student, &Targets::Soft(targets.clone()), hidden.as_ref(), axis)?
-                + negative_entropy(&targets)?)?;
-            divergence = (divergence + mean(&rows, &shares)?)?;
+        let mut divergence = Tensor::zeros((), pairs.images.dtype(), pairs.images.device())?;
+        for (axis, a, b) in [(Axis::Rows, &images, &texts), (Axis::Columns, &texts, &images)] {
+            let one_way = apart([&pairs.images, &pairs.texts], |[x, y]| {
+                let soft = softmax(&products(a, b)?, hidden.as_ref())?;
+                let targets = ((relation.matrix()? * self.alpha)? + (soft * (1.0 - self.alpha))?)?;
+                let entropy = negative_entropy(&targets)?;
+                let student = products(&x, &y)?;
+                let rows = cross_entropy(&student, &Targets::Soft(targets), hidden.as_ref(), axis)?;
+                mean(&(rows + entropy)?, &shares)
+            })?;
+            divergence = (divergence + one_way)?;
         }
         let like = &pairs.images;
         let reference = constant(normals(rng, like.elem_count()), like.shape(), like)?;

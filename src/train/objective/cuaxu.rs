@@ -1,5 +1,6 @@
 //! CLIP with alignment and uniformity, within each modality and across (Fahim et al. 2024, "contrastive gap").
 
+use super::apart::apart;
 use super::contrast::{FAR_BELOW, constant, dots, mean};
 use super::cross_entropy::{Axis, Targets, cross_entropy};
 use super::{Duplicates, Entry, Fidelity, Head, Needs, Objective, Pairs, Setting};
@@ -54,12 +55,15 @@ impl Objective for Cuaxu {
         let relation = pairs.relation();
         let (x, y) = (normalize(&pairs.images)?, normalize(&pairs.texts)?);
         let scale = head.scale_or(self.temperature, &x)?;
-        let logits = x.broadcast_mul(&scale)?.matmul(&y.t()?)?;
-        let clip = pairs.both_ways(&logits, &relation.targets()?, relation.hidden().as_ref())?;
+        let clip = apart([&x, &y, &scale], |[x, y, scale]| {
+            let logits = x.broadcast_mul(&scale)?.matmul(&y.t()?)?;
+            pairs.both_ways(&logits, &relation.targets()?, relation.hidden().as_ref())
+        })?;
         // ‖x − y‖² of unit vectors.
         let align = mean(&((dots(&x, &y)? * -2.0)? + 2.0)?, &pairs.shares()?)?;
-        let within = (spread(pairs, &x, &x)? + spread(pairs, &y, &y)?)?;
-        let across = spread(pairs, &x, &y)?;
+        let spread_of = |x: &Tensor| apart([x], |[x]| spread(pairs, &x, &x));
+        let within = (spread_of(&x)? + spread_of(&y)?)?;
+        let across = apart([&x, &y], |[x, y]| spread(pairs, &x, &y))?;
         let sum = ((clip * self.clip)? + (align * self.align)?)?;
         Ok(((sum + (within * (0.5 * self.uniform))?)? + (across * self.cross)?)?)
     }

@@ -47,6 +47,10 @@ struct Dcl {
 }
 
 impl Objective for Dcl {
+    fn uses_extra(&self) -> bool {
+        true
+    }
+
     fn value(&mut self, pairs: &Pairs, head: &Head, _: &mut ChaCha8Rng) -> Result<Tensor> {
         let (relation, scale) = (pairs.relation(), head.scale()?);
         let (targets, hidden) = (relation.targets()?, relation.all_but_negatives());
@@ -60,7 +64,7 @@ impl Objective for Dcl {
         let scaled = x.broadcast_mul(&scale)?;
         let (logits, fit) = (scaled.matmul(&y.t()?)?, dots(&scaled, &y)?);
         let mut sum = Tensor::zeros((), logits.dtype(), logits.device())?;
-        for (axis, own) in [(Axis::Rows, &x), (Axis::Columns, &y)] {
+        for (axis, own, way) in [(Axis::Rows, &x, 0), (Axis::Columns, &y, 1)] {
             let positive = match (&targets, axis) {
                 (Targets::Soft(targets), Axis::Rows) => dots(&logits, targets)?,
                 (Targets::Soft(targets), Axis::Columns) => dots(&logits.t()?.contiguous()?, targets)?,
@@ -70,13 +74,21 @@ impl Objective for Dcl {
                 Some(weights) => (positive * weights)?,
                 None => positive,
             };
-            let mut apart = cross_entropy(&logits, &Targets::None, Some(&hidden), axis)?;
+            let mut apart = vec![cross_entropy(&logits, &Targets::None, Some(&hidden), axis)?];
             if self.intra {
                 let within = scaled_cosines(own, own, &scale)?;
-                let within = cross_entropy(&within, &Targets::None, Some(&hidden), Axis::Rows)?;
-                let both = Tensor::stack(&[apart, within], 1)?;
-                apart = cross_entropy(&both, &Targets::None, None, Axis::Rows)?;
+                apart.push(cross_entropy(&within, &Targets::None, Some(&hidden), Axis::Rows)?);
             }
+            let extra = pairs.extra.as_ref().map(|extra| &extra[way]);
+            if let Some((extra, products)) = extra.zip(extra.map(|e| e.products(own)).transpose()?.flatten()) {
+                let hidden = extra.there.iter().map(|there| !there).collect();
+                let beyond = products.broadcast_mul(&scale)?;
+                apart.push(cross_entropy(&beyond, &Targets::None, Some(&hidden), Axis::Rows)?);
+            }
+            let apart = match &apart[..] {
+                [one] => one.clone(),
+                several => cross_entropy(&Tensor::stack(several, 1)?, &Targets::None, None, Axis::Rows)?,
+            };
             sum = (sum + mean(&(apart - positive)?, &shares)?)?;
         }
         Ok((sum * 0.5)?)

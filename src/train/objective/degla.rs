@@ -1,8 +1,8 @@
 //! NegCLIP with local contrast and self-distillation (Hu et al. 2025, DeGLA).
 
+use super::columns::both_ways;
 use super::contrast::{constant, dots, mean, needed};
 use super::cross_entropy::{Axis, Hidden, Targets, cross_entropy};
-use super::negclip::with_negatives;
 use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting};
 use crate::error::Result;
 use crate::ops::normalize;
@@ -43,6 +43,10 @@ struct Degla {
 }
 
 impl Objective for Degla {
+    fn uses_extra(&self) -> bool {
+        true
+    }
+
     fn value(&mut self, pairs: &Pairs, head: &Head, _: &mut ChaCha8Rng) -> Result<Tensor> {
         let negatives = needed(pairs.neg_texts.as_ref(), "degla", "captions that do not fit (`neg_caption`)")?;
         let slow = needed(pairs.ema.as_ref(), "degla", "the embeddings of a moving average of the weights")?;
@@ -58,7 +62,7 @@ impl Objective for Degla {
         let of_negatives = (apart(&n, slow_negatives)? * there)?.sum(1)?;
         let apart = ((apart(&x, &slow.images)? + apart(&y, &slow.texts)?)? + of_negatives)?;
         let distill = (mean(&apart, &shares)? * pairs.len() as f64)?;
-        let whole = with_negatives(pairs, head, negatives, None)?;
+        let whole = both_ways(pairs, head, &pairs.relation().targets()?, [Some(negatives), None])?;
         let whole = ((whole + (image_local * self.image_local)?)? + (text_local * self.text_local)?)?;
         Ok((whole + (distill * self.distill)?)?)
     }

@@ -1,5 +1,6 @@
 //! A student of another checkpoint (Yang et al. 2024, CLIP-KD): its logits, its embeddings, and contrast with them.
 
+use super::apart::apart;
 use super::contrast::{mean, needed, negative_entropy, scaled_cosines, softmax};
 use super::cross_entropy::{Axis, Targets, cross_entropy};
 use super::{Entry, Fidelity, Head, Needs, Objective, Pairs, Setting, Settings};
@@ -84,13 +85,17 @@ impl Objective for Distill {
         let (hidden, shares) = (pairs.relation().hidden(), pairs.shares()?);
         let (there_x, there_y) = (normalize(&teacher.images)?.detach(), normalize(&teacher.texts)?.detach());
 
-        let student = pairs.logits(head)?;
-        let mut divergence = Tensor::zeros((), student.dtype(), student.device())?;
+        let (own_x, own_y, own_scale) = (normalize(&pairs.images)?, normalize(&pairs.texts)?, head.scale()?);
+        let mut divergence = Tensor::zeros((), own_x.dtype(), own_x.device())?;
         for (axis, a, b) in [(Axis::Rows, &there_x, &there_y), (Axis::Columns, &there_y, &there_x)] {
-            let soft = softmax(&(a.matmul(&b.t()?)? * teacher.scale)?, hidden.as_ref())?;
-            let rows = (cross_entropy(&student, &Targets::Soft(soft.clone()), hidden.as_ref(), axis)?
-                + negative_entropy(&soft)?)?;
-            divergence = (divergence + mean(&rows, &shares)?)?;
+            let one_way = apart([&own_x, &own_y, &own_scale], |[x, y, scale]| {
+                let soft = softmax(&(a.matmul(&b.t()?)? * teacher.scale)?, hidden.as_ref())?;
+                let entropy = negative_entropy(&soft)?;
+                let student = x.broadcast_mul(&scale)?.matmul(&y.t()?)?;
+                let rows = cross_entropy(&student, &Targets::Soft(soft), hidden.as_ref(), axis)?;
+                mean(&(rows + entropy)?, &shares)
+            })?;
+            divergence = (divergence + one_way)?;
         }
 
         let (x, y) = match &self.projections {
@@ -106,9 +111,12 @@ impl Objective for Distill {
 
         let scale = self.log_scale.to_device(x.device())?.to_dtype(x.dtype())?.exp()?;
         let contrast = |x: &Tensor, there: &Tensor| {
-            cross_entropy(&scaled_cosines(x, there, &scale)?, &Targets::Diagonal, hidden.as_ref(), Axis::Rows)
+            apart([x, &scale], |[x, scale]| {
+                let logits = scaled_cosines(&x, there, &scale)?;
+                mean(&cross_entropy(&logits, &Targets::Diagonal, hidden.as_ref(), Axis::Rows)?, &shares)
+            })
         };
-        let contrast = mean(&(contrast(&x, &there_y)? + contrast(&y, &there_x)?)?, &shares)?;
+        let contrast = (contrast(&x, &there_y)? + contrast(&y, &there_x)?)?;
         let sum = ((divergence * (0.5 * self.logits))? + (near * self.features)?)?;
         Ok((sum + (contrast * (0.5 * self.cross))?)?)
     }

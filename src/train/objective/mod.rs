@@ -4,8 +4,10 @@
 //! them back through the towers, micro-batch by micro-batch. It is one file and one line in [`OBJECTIVES`].
 
 mod albef;
+mod apart;
 mod clip;
 mod clip_refine;
+mod columns;
 mod contrast;
 mod cross_entropy;
 mod cuaxu;
@@ -116,6 +118,11 @@ pub trait Objective: Send {
 
     /// Whether the number depends on [`Head::bias`]. A softmax does not.
     fn uses_bias(&self) -> bool {
+        false
+    }
+
+    /// Whether the number depends on [`Pairs::extra`].
+    fn uses_extra(&self) -> bool {
         false
     }
 

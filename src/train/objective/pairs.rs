@@ -4,6 +4,8 @@ use super::Duplicates;
 use super::contrast::{constant, mean, scaled_cosines};
 use super::cross_entropy::{Axis, Hidden, Targets, cross_entropy};
 use crate::error::Result;
+use crate::train::negatives::Columns;
+use crate::train::negatives::extra::PairKeys;
 use candle_core::Tensor;
 
 /// The embeddings of a contrastive batch of B pairs and what is known of them. No embedding is normalised.
@@ -19,6 +21,8 @@ pub struct Pairs {
     pub neg_images: Option<Negatives>,
     /// Of image patches and words.
     pub tokens: Option<Tokens>,
+    /// Negatives from beyond the batch (constants): captions for the images, and images for the captions.
+    pub extra: Option<[Columns; 2]>,
     /// What the model gave before training (constants).
     pub start: Option<Embeddings>,
     /// What the moving average of the weights gives (constants).
@@ -29,6 +33,8 @@ pub struct Pairs {
     pub index: Vec<u32>,
     /// For each pair which image it is; pairs of one image have the same number.
     pub image_ids: Vec<u64>,
+    /// For each pair what it is, to be remembered beyond the batch; needed for extra negatives alone.
+    pub keys: Vec<PairKeys>,
     /// For each pair its class.
     pub labels: Option<Vec<u32>>,
     /// Which pairs off the diagonal are the same image, text, class or group, (B, B) row by row.
@@ -48,6 +54,8 @@ pub struct Negatives {
     pub embeddings: Tensor,
     /// Which of them are there, (B, K) row by row.
     pub there: Vec<bool>,
+    /// Which of them fit another pair after all, (B, B · K) row by row: they are no negatives of it. Empty if none does.
+    pub fits: Vec<bool>,
 }
 
 /// An embedding for each image patch and each word.

@@ -29,6 +29,8 @@ pub struct Settings {
     pub dim: usize,
     /// The length of a teacher's embedding; 0 if there is no teacher.
     pub teacher_dim: usize,
+    /// Whether the model has a bias of its own.
+    pub model_bias: bool,
     /// What parameters of an objective's own are drawn from.
     pub seed: u64,
 }
@@ -36,7 +38,7 @@ pub struct Settings {
 impl Settings {
     /// The sizes alone: how many pairs there are in all, how many a batch has, how long embeddings and a teacher's are.
     pub fn sizes(samples: usize, batch: usize, dim: usize, teacher_dim: usize, seed: u64) -> Self {
-        Self { values: BTreeMap::new(), samples, batch, dim, teacher_dim, seed }
+        Self { values: BTreeMap::new(), samples, batch, dim, teacher_dim, seed, model_bias: false }
     }
 
     /// The settings of one objective: its defaults, and what was said otherwise.

@@ -24,7 +24,7 @@ pub(super) static ENTRY: Entry = Entry {
             0.0 => -(settings.batch.max(1) as f64).ln(),
             start => start,
         };
-        Ok(Box::new(Siglip { bias: Var::new(start as f32, &Device::Cpu)?, own: true }))
+        Ok(Box::new(Siglip { bias: Var::new(start as f32, &Device::Cpu)?, own: !settings.model_bias }))
     },
 };
 

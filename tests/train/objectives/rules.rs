@@ -146,6 +146,52 @@ fn what_is_said_of_the_head_is_true() {
     }
 }
 
+/// A caption that fits all pairs is as if it were not there; one that fits one of them is hidden from that one alone.
+#[test]
+fn a_caption_that_fits_another_pair_is_no_negative_of_it() {
+    let golden = golden();
+    let case = golden.cases().find(|case| case.entry().name == "negclip").unwrap();
+    let batch = case.batch(0, DType::F64);
+    let (n, negatives) = (batch.pairs.len(), batch.pairs.neg_texts.clone().unwrap());
+    let columns = negatives.there.len();
+    let at = negatives.there.iter().position(|there| *there).unwrap();
+    let value = |negatives: Negatives| {
+        let pairs = Pairs { neg_texts: Some(negatives), ..batch.pairs.clone() };
+        numbers(&case.objective().value(&pairs, &batch.head, &mut rng()).unwrap())[0]
+    };
+    let fits = |who: &dyn Fn(usize) -> bool| {
+        let fits = (0..n * columns).map(|k| k % columns == at && who(k / columns)).collect();
+        value(Negatives { fits, ..negatives.clone() })
+    };
+    let mut gone = negatives.clone();
+    gone.there[at] = false;
+    assert!((fits(&|_| true) - value(gone)).abs() < 1e-12);
+    let plain = value(negatives.clone());
+    assert!((fits(&|_| false) - plain).abs() < 1e-12);
+    // What each one loses adds up to what all lose.
+    let all: f64 = (0..n).map(|who| plain - fits(&|i| i == who)).sum();
+    assert!(all > 1e-6 && (all - (plain - fits(&|_| true))).abs() < 1e-12);
+}
+
+#[test]
+fn what_is_said_of_extra_negatives_is_true() {
+    let golden = golden();
+    let with = golden.cases().find(|case| case.flag("extra")).unwrap().batch(0, DType::F64).pairs.extra;
+    for entry in OBJECTIVES {
+        let case = golden.cases().find(|case| case.entry().name == entry.name).unwrap();
+        let batch = case.batch(0, DType::F64);
+        let value = |extra: Option<_>| {
+            let mut objective = case.objective();
+            let pairs = Pairs { extra, ..batch.pairs.clone() };
+            (numbers(&objective.value(&pairs, &batch.head, &mut rng()).unwrap()), objective.uses_extra())
+        };
+        let ((plain, _), (more, uses)) = (value(None), value(with.clone()));
+        assert_eq!(plain != more, uses, "{}", entry.name);
+        let tried = golden.cases().any(|case| case.entry().name == entry.name && case.flag("extra"));
+        assert_eq!(tried, uses, "{} has no golden case with extra negatives", entry.name);
+    }
+}
+
 /// Image 0 and text 1 alone have something along the first axis. Turning the text's round changes the cosine of these
 /// two and nothing else, so if they are duplicates and duplicates are left out, nothing may change.
 #[test]
@@ -220,18 +266,20 @@ fn poor(n: usize, same: bool, weight: Option<f32>, scale: f64, dtype: DType) -> 
     let pairs = Pairs {
         images: x.clone(),
         texts: y.clone(),
-        neg_texts: Some(Negatives { embeddings: bad.clone(), there: vec![false; n * 2] }),
+        neg_texts: Some(Negatives { embeddings: bad.clone(), there: vec![false; n * 2], fits: Vec::new() }),
         neg_images: None,
         tokens: Some(Tokens {
             images: leaves[3].as_tensor().clone(),
             texts: leaves[4].as_tensor().clone(),
             words: (0..n * 4).map(|at| at % 4 == 0 && at != 0).collect(),
         }),
+        extra: None,
         start: slow(),
         ema: slow(),
         teacher: slow(),
         index: (0..n as u32).collect(),
         image_ids: (0..n as u64).collect(),
+        keys: Vec::new(),
         labels: Some(vec![0; n]),
         same: (0..n * n).map(|at| same && at % (n + 1) != 0).collect(),
         duplicates: Duplicates::Mask,
@@ -260,7 +308,7 @@ fn crossing(duplicates: Duplicates, sign: f64) -> (Pairs, Head) {
     };
     let (images, texts) = (first(&pairs.images, 1.5, 0..1), first(&pairs.texts, 1.5 * sign, 1..2));
     let bad = pairs.neg_texts.clone().unwrap();
-    let bad = Negatives { embeddings: first(&bad.embeddings, 0.0, 0..0), there: vec![true; n * 2] };
+    let bad = Negatives { embeddings: first(&bad.embeddings, 0.0, 0..0), there: vec![true; n * 2], fits: Vec::new() };
     let slow = Embeddings {
         images: images.clone(),
         texts: texts.clone(),

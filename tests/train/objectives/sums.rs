@@ -2,7 +2,9 @@
 
 use super::{golden, numbers, rng, sizes};
 use candle_core::DType;
-use clip_cli::train::objective::{OBJECTIVES, Objective, build};
+use clip_cli::train::negatives::Mochi;
+use clip_cli::train::negatives::extra::{Extra, Sources};
+use clip_cli::train::objective::{OBJECTIVES, Objective, Pairs, build};
 use std::path::Path;
 
 fn refused(text: &str, set: &[(&str, &str, f64)]) -> String {
@@ -44,6 +46,37 @@ fn a_sum_keeps_its_terms_apart() {
     again.restore(&state).unwrap();
     let [a, b] = [&mut sum, &mut again].map(|sum| sum.value(&batch.pairs, &batch.head, &mut rng()).unwrap());
     assert_eq!(numbers(&a), numbers(&b));
+}
+
+#[test]
+fn a_sum_gives_its_terms_what_it_remembers() {
+    let golden = golden();
+    let case = golden.cases().find(|case| case.entry().name == "clip").unwrap();
+    let batches = [0, 1, 2].map(|step| {
+        let batch = case.batch(step, DType::F64);
+        let keys = batch.pairs.index.iter().map(|&row| [i64::from(row), 100 + i64::from(row), -1, -1]).collect();
+        (Pairs { keys, ..batch.pairs.clone() }, batch.head)
+    });
+    let mochi = Mochi { hardest: 4, of_negatives: 2, of_query: 2, negatives_after: 1, query_after: 2 };
+    let sources = Sources { queue: 8, sample: 0, mochi: Some(mochi) };
+    let new = || build("clip,cuaxu", &[], &sizes(12)).unwrap().with_extra(Extra::new(sources, 9).unwrap());
+    let (mut sum, mut plain, mut random) = (new(), build("clip,cuaxu", &[], &sizes(12)).unwrap(), rng());
+    for (step, (pairs, head)) in batches.iter().enumerate().take(2) {
+        let [with, without] = [
+            numbers(&sum.value(pairs, head, &mut random).unwrap()),
+            numbers(&plain.value(pairs, head, &mut rng()).unwrap()),
+        ];
+        // More columns, more to be apart from; before the first push there are none.
+        assert!(if step == 0 { (with[0] - without[0]).abs() < 1e-12 } else { with[0] > without[0] + 1e-3 });
+    }
+    let state = sum.state().unwrap();
+    assert!(state["extra.images.features"].dims() == [8, 12] && state["extra.keys.features"].dtype() == DType::I64);
+    let mut again = new();
+    again.restore(&state).unwrap();
+    let (pairs, head) = &batches[2];
+    let mut other = random.clone();
+    let [a, b] = [sum.value(pairs, head, &mut random), again.value(pairs, head, &mut other)];
+    assert_eq!(numbers(&a.unwrap()), numbers(&b.unwrap()));
 }
 
 #[test]
