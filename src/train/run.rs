@@ -266,6 +266,10 @@ impl Run<'_> {
                 batch.neg_texts[pair].extend(negatives(text, &mut rng));
             }
         }
+        if self.objective.needs().neg_texts {
+            batch.neg_texts.resize(batch.texts.len(), Vec::new());
+            batch.least_negatives = 1;
+        }
         batch.neg_texts_fit = self.fits.of(&self.corpus, &batch);
         let steps = self.steps();
         let progress = Progress { step: state.step, steps, epoch_steps: self.epoch_steps() };

@@ -42,6 +42,8 @@ pub struct Batch {
     pub texts: Vec<String>,
     /// For each pair captions that do not fit, where there are any.
     pub neg_texts: Vec<Vec<String>>,
+    /// How many places each pair has for them at least: a batch for which none was found has places that are empty.
+    pub least_negatives: usize,
     /// Which of these fit another pair after all, (B, B · K) row by row; empty if none does.
     pub neg_texts_fit: Vec<bool>,
     /// For each pair which image it is.
@@ -394,7 +396,7 @@ impl Stepper<'_> {
 impl Batch {
     /// How many captions that do not fit a pair has at most.
     pub(super) fn negatives(&self) -> usize {
-        self.neg_texts.iter().map(Vec::len).max().unwrap_or(0)
+        self.neg_texts.iter().map(Vec::len).max().unwrap_or(0).max(self.least_negatives)
     }
 
     /// Which of them are there, (B, negatives) row by row.

@@ -163,7 +163,7 @@ fn order() {
     assert_eq!((&made["captions"], &made["wrong"], &made["seed"]), (&json!(2), &json!("shuffle"), &json!(0)));
     assert!((made["chance"].as_f64().unwrap() - 0.2).abs() < 1e-12, "{made}");
     assert_eq!(report(&sandbox, &["order", &table, "--wrong", "shuffle"]), made);
-    let two = report(&sandbox, &["order", &table, "--wrong", "shuffle-trigrams,swap-noun", "--seed", "3"]);
+    let two = report(&sandbox, &["order", &table, "--wrong", "shuffle-trigrams,shuffle-others", "--seed", "3"]);
     assert!((two["chance"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12, "{two}");
     assert!(eval(&sandbox, &["order", &table, "--wrong", "shufle"]).fails(2).contains("did you mean"));
     assert!(eval(&sandbox, &["order", &table, "--seed", "3"]).fails(2).contains("--wrong"));

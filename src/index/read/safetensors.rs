@@ -77,7 +77,7 @@ fn matrix(file: &File, start: usize, metadata: &Metadata) -> Result<Matrix> {
 }
 
 /// The items of a JSON list of names, with their captions. The header says how many of them are images. They come first,
-/// unless each text comes behind its image, under the same name; whatever has a caption is a text.
+/// unless each text comes behind its image, under the same name, or all texts are captions.
 fn list(bytes: &[u8], captions: &[Option<String>], notes: &HashMap<String, String>) -> Result<Ids> {
     let count = |name| notes.get(name).and_then(|count| count.parse().ok());
     let (images, texts) = (count("images").unwrap_or(usize::MAX), count("texts").unwrap_or(0));
@@ -88,12 +88,17 @@ fn list(bytes: &[u8], captions: &[Option<String>], notes: &HashMap<String, Strin
         Ok(())
     })?;
     let pairs = texts > 0 && repeated == texts;
+    let told = texts > 0 && captions.iter().flatten().count() == texts;
     previous.clear();
     let (mut ids, mut row) = (IdList::new()?, 0);
     names(bytes, &mut |id| {
         let caption = captions.get(row).and_then(Option::as_deref);
-        let is_image = if pairs { id != previous } else { row < images };
-        let kind = if is_image && caption.is_none() { Kind::Image } else { Kind::Text };
+        let is_image = match (told, pairs) {
+            (true, _) => caption.is_none(),
+            (_, true) => id != previous,
+            _ => row < images,
+        };
+        let kind = if is_image { Kind::Image } else { Kind::Text };
         id.clone_into(&mut previous);
         row += 1;
         ids.push(id, kind, notes.get("model").map(String::as_str), caption)
@@ -136,6 +141,16 @@ impl<'de> Visitor<'de> for Each<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn captions_say_which_are_texts() {
+        let notes = [("images", "3"), ("texts", "2")].map(|(name, count)| (name.to_owned(), count.to_owned()));
+        let captions = [None, Some("x".to_owned()), None, Some("y".to_owned()), None];
+        let ids = list(br#"["a","a","a","a","b"]"#, &captions, &notes.into()).unwrap();
+        let items: Vec<_> = (0..5).map(|row| ids.get(row).unwrap()).map(|id| (id.kind, id.text)).collect();
+        let want = captions.map(|text| (if text.is_some() { Kind::Text } else { Kind::Image }, text));
+        assert_eq!(items, want);
+    }
 
     fn kinds(names: &str, images: &str, texts: &str) -> String {
         let notes = [("images", images), ("texts", texts)].map(|(name, count)| (name.to_owned(), count.to_owned()));

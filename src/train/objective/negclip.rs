@@ -1,6 +1,7 @@
 //! CLIP with captions that do not fit as further columns (Yuksekgonul et al. 2023, NegCLIP).
 
 use super::columns::both_ways;
+use super::contrast::needed;
 use super::{Entry, Fidelity, Head, Needs, Objective, Pairs};
 use crate::error::Result;
 use candle_core::Tensor;
@@ -24,7 +25,7 @@ impl Objective for NegClip {
     }
 
     fn value(&mut self, pairs: &Pairs, head: &Head, _: &mut ChaCha8Rng) -> Result<Tensor> {
-        // A batch for whose captions no negative was found is a batch like others.
-        both_ways(pairs, head, &pairs.relation().targets()?, [pairs.neg_texts.as_ref(), pairs.neg_images.as_ref()])
+        let texts = needed(pairs.neg_texts.as_ref(), "negclip", "captions that do not fit (`neg_caption`)")?;
+        both_ways(pairs, head, &pairs.relation().targets()?, [Some(texts), pairs.neg_images.as_ref()])
     }
 }

@@ -9,7 +9,7 @@ fn extra_negatives_go_on_exactly_after_an_end() {
     pairs(&sandbox, 24);
     // albef's queue and a queue of the run's, captions mined in every second epoch.
     let options = ["--loss", "negclip:1,albef:0.5,siglip:0.1", "--mine", "columns", "--mine-captions", "2"];
-    let extra = ["--mine-every", "2", "--extra-negatives", "queue=9", "--mochi", "4,2,3", "--epochs", "3"];
+    let extra = ["--mine-every", "2", "--extra-negatives", "queue=9", "--mochi", "4,2,3", "--epochs", "4"];
     let args = [&options[..], &extra, &["--keep-checkpoints", "--output", "run"]].concat();
     let ran = finetune(&sandbox, &args);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -18,12 +18,12 @@ fn extra_negatives_go_on_exactly_after_an_end() {
     assert_eq!((&config["mochi"], &config["mochi_after"]), (&serde_json::json!([4, 2, 3]), &serde_json::json!([1, 1])));
     let whole = files(&sandbox.path("run"));
     let state: serde_json::Value = serde_json::from_slice(&sandbox.read("run/state.json")).unwrap();
-    let steps = state["step"].as_u64().unwrap() / 3;
+    let steps = state["step"].as_u64().unwrap() / 4;
     // As if it had been killed in the second epoch.
     let mut earlier = state.clone();
     (earlier["step"], earlier["done"], earlier["best"]) = (steps.into(), false.into(), serde_json::Value::Null);
     sandbox.write("run/state.json", earlier.to_string());
-    for step in [2 * steps, 3 * steps] {
+    for step in [2 * steps, 3 * steps, 4 * steps] {
         std::fs::remove_dir_all(sandbox.path(format!("run/checkpoints/step-{step:08}"))).unwrap();
     }
     // The same command line goes on.
@@ -32,7 +32,7 @@ fn extra_negatives_go_on_exactly_after_an_end() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let again = files(&sandbox.path("run"));
     let kept: Vec<&String> = whole.keys().filter(|name| name.starts_with("checkpoints/")).collect();
-    assert!(kept.len() >= 9, "{kept:?}");
+    assert!(kept.len() >= 12, "{kept:?}");
     let differ: Vec<_> = kept.into_iter().filter(|name| again.get(*name) != whole.get(*name)).collect();
     assert!(differ.is_empty(), "{differ:?} differ");
     // What it was begun with, it goes on with.
@@ -64,7 +64,7 @@ fn mined_captions_are_no_captions_of_the_image() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         steps(&sandbox.path(loss))
     });
-    assert!(losses[0].iter().zip(&losses[1]).all(|(a, b)| (a.1 - b.1).abs() <= 1e-6 * a.1.abs()), "{losses:?}");
+    assert!(losses[0].iter().zip(&losses[1]).all(|(a, b)| (a.1 - b.1).abs() <= 1e-4 * a.1.abs()), "{losses:?}");
     // Without the class there are negatives, and more to be apart from.
     sandbox.write("pairs.tsv", table);
     let losses = ["clip", "negclip"].map(|loss| {
