@@ -17,6 +17,9 @@ pub struct Config {
     pub val_data: Option<String>,
     /// Images of known classes whose accuracy is watched.
     pub retention_data: Option<String>,
+    /// The largest share of images that may change their class, and how much accuracy on images of known classes may be
+    /// lost; none if neither is looked at.
+    pub retention: Option<[f64; 2]>,
     /// How often an epoch sees each source.
     pub upsampling: Option<String>,
     /// How files with many images are read: options and their values.

@@ -78,10 +78,8 @@ pub struct Run<'a> {
     pub save_every: Option<usize>,
     /// Whether checkpoints of every epoch are kept.
     pub keep_all: bool,
-    /// The largest share of images that may change their class.
-    pub limit: f64,
-    /// How much of the accuracy on labelled images may be lost.
-    pub limit_lost: f64,
+    /// The largest share of images that may change their class, and how much of the accuracy on labelled images may be lost.
+    pub limits: [f64; 2],
 }
 
 /// The name of a [`Composition`] in a checkpoint.
@@ -331,26 +329,26 @@ impl Run<'_> {
         if let Some(validation) = &self.validation {
             let found = validation.measure(self.clip, view, &|| Ok(()))?;
             let (disagreement, lost) = (found.disagreement(), found.lost());
-            let beyond = disagreement > self.limit || lost > self.limit_lost;
+            let beyond = disagreement > self.limits[0] || lost > self.limits[1];
             let now = Best { step: state.step, score: found.score(), disagreement, lost, beyond };
             best = state.best.as_ref().is_none_or(|old| is_better(&now, old));
-            if lost > self.limit_lost {
+            if lost > self.limits[1] {
                 watch.warn(&format!(
                     "ZERO-SHOT IS BEING LOST: after step {} the accuracy on --retention-data is {:.1} points lower (the \
                      limit is {:.1})",
                     state.step,
                     100.0 * lost,
-                    100.0 * self.limit_lost
+                    100.0 * self.limits[1]
                 ));
             }
-            if now.disagreement > self.limit {
+            if now.disagreement > self.limits[0] {
                 let share = 100.0 * now.disagreement;
                 watch.warn(&format!(
                     "ZERO-SHOT IS BEING LOST: after step {} {share:.1} % of the images have another class among 1,000 than \
                      before training (the limit is {:.1} %). A lower --lr, fewer --epochs, --lock-image or \
                      `merge --alpha` with the start keeps more",
                     state.step,
-                    100.0 * self.limit
+                    100.0 * self.limits[0]
                 ));
             }
             if best {

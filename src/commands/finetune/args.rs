@@ -367,6 +367,8 @@ impl FinetuneArgs {
             source: self.source.values(),
             columns: data.columns(),
             retention_data: self.check.retention_data.clone(),
+            retention: (!self.check.no_retention)
+                .then_some([self.check.max_disagreement, self.check.max_accuracy_loss]),
             model: self.model.model.clone(),
             model_sha: String::new(),
             image_size: self.model.image_size,

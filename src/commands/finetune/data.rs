@@ -72,13 +72,13 @@ impl Data {
     }
 
     /// What is looked at after each epoch, if anything is.
-    pub(super) fn validation(&self, args: &FinetuneArgs, reading: &Reading) -> Result<Option<Validation>> {
+    pub(super) fn validation(&self, config: &Config, reading: &Reading) -> Result<Option<Validation>> {
         let (corpus, rows) = match &self.validation {
             Some(corpus) => (corpus, corpus.all()),
             None if self.split.held.is_empty() => return Ok(None),
             None => (&self.corpus, self.split.held.clone()),
         };
-        let prompts = if args.check.no_retention { Vec::new() } else { class_prompts(&imagenet_classes())? };
+        let prompts = if config.retention.is_none() { Vec::new() } else { class_prompts(&imagenet_classes())? };
         let validation = Validation::new(corpus, &rows, prompts, reading.clone());
         Ok(Some(match &self.labelled {
             Some(labelled) => validation.with_labelled(labelled.clone(), class_prompts(&labelled.labels)?),

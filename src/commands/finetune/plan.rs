@@ -58,7 +58,7 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
         false => reading.transform.clone(),
     };
     // The first process looks at the model; the others wait for it.
-    let validation = if group.rank() == 0 { data.validation(&args, &reading)? } else { None };
+    let validation = if group.rank() == 0 { data.validation(&config, &reading)? } else { None };
     let Data { corpus, split, sampler, .. } = data;
     let run = Run {
         config: &config,
@@ -83,8 +83,7 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
         interrupt: app.interrupt,
         save_every: args.how.save_every,
         keep_all: args.how.keep_checkpoints,
-        limit: args.check.max_disagreement,
-        limit_lost: args.check.max_accuracy_loss,
+        limits: config.retention.unwrap_or([f64::INFINITY; 2]),
     };
     if args.dry_run {
         return show::dry_run(app, run, &params, &split);
