@@ -105,10 +105,13 @@ fn the_examples_of_every_help_text() {
     shell(&sandbox.path(""), "clip-cli embed photos/ cat.jpg dog.jpg --output photos.npy");
     super::eval::data(&sandbox, &photo);
     shell(&sandbox.path(""), "clip-cli embed pairs.csv --pairs --output pairs.npy");
+    few_shot(&sandbox);
     let mut lines = 0;
     let commands = [
         "",
         "embed",
+        // It makes the run that the next one labels with.
+        "tune",
         "zeroshot",
         "eval",
         "eval retrieval",
@@ -157,12 +160,33 @@ fn the_examples_of_every_help_text() {
     assert!(lines >= 16, "only {lines} examples found in the help texts");
 }
 
+/// Images of four classes in folders, and as one of CoOp's splits.
+#[cfg(feature = "builtin")]
+fn few_shot(sandbox: &Sandbox) {
+    let mut split = [Vec::new(), Vec::new(), Vec::new()];
+    for (label, class) in ["bags", "hats", "shirts", "shoes"].into_iter().enumerate() {
+        for n in 0..4u8 {
+            let pixels: Vec<u8> = (0..32 * 32 * 3).map(|at| (at as u8).wrapping_mul(4 * label as u8 + n + 1)).collect();
+            let image = [b"P6\n32 32\n255\n".as_slice(), &pixels].concat();
+            let places: &[&str] = if n == 3 { &["pets/test"] } else { &["clothing10/train", "pets/train"] };
+            for place in places {
+                sandbox.file(&format!("{place}/{class}/{n}.ppm"), &image);
+            }
+            let path = format!("pets/{}/{class}/{n}.ppm", if n == 3 { "test" } else { "train" });
+            split[usize::from(n).saturating_sub(1)].push((path, label, class));
+        }
+    }
+    let [train, val, test] = split;
+    let split = serde_json::json!({"train": train, "val": val, "test": test});
+    sandbox.write("split_zhou_Caltech101.json", split.to_string());
+}
+
 /// An example that makes or trains a model, as one that is done soon: with tiny models and batches, and a place to write
 /// that an earlier one did not take.
 #[cfg(feature = "builtin")]
 fn small(sandbox: &Sandbox, line: &str) -> String {
     let mut line = line.replace("--image laion-b32", &format!("--image {}", super::model("open_clip-vit")));
-    if line.contains("finetune ") || line.contains("models new") || line.contains("models assemble") {
+    if line.contains("tune ") || line.contains("models new") || line.contains("models assemble") {
         let output = line.split("--output ").nth(1).and_then(|rest| rest.split(' ').next());
         if let (Some(output), false) = (output, line.contains("--resume")) {
             let _ = std::fs::remove_dir_all(sandbox.path(output));
@@ -175,6 +199,9 @@ fn small(sandbox: &Sandbox, line: &str) -> String {
             line += " --model path/to/checkpoint";
         }
         line += " --batch-size 2 --epochs 1 --no-retention";
+    }
+    if line.contains("tune --method") && !line.contains("--method tip") {
+        line += " --epochs 1";
     }
     if line.contains("merge builtin") && line.contains("--val-data") {
         // A thousand prompts for each model.
