@@ -62,10 +62,10 @@ pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> 
 fn with_bias(config: &[u8]) -> Result<Vec<u8>> {
     let at = |e| Error::run(e).at("open_clip_config.json");
     let mut config: serde_json::Value = serde_json::from_slice(config).map_err(at)?;
-    if let Some(model) = config.get_mut("model_cfg").and_then(serde_json::Value::as_object_mut) {
-        if !model.get("init_logit_bias").is_some_and(serde_json::Value::is_number) {
-            model.insert("init_logit_bias".to_owned(), (-10).into());
-        }
+    if let Some(model) = config.get_mut("model_cfg").and_then(serde_json::Value::as_object_mut)
+        && !model.get("init_logit_bias").is_some_and(serde_json::Value::is_number)
+    {
+        model.insert("init_logit_bias".to_owned(), (-10).into());
     }
     serde_json::to_vec_pretty(&config).map_err(at)
 }

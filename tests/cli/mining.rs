@@ -78,9 +78,9 @@ fn a_table_of_pairs_becomes_one_with_negatives() {
         .iter()
         .map(|r| serde_json::json!({"filepath": r["filepath"], "title": r["title"]}).to_string())
         .collect();
-    let table = sandbox.file("captions.jsonl", rows.join("\n"));
+    sandbox.write("captions.jsonl", rows.join("\n"));
     let model = tiny().display().to_string();
-    let fixed = ["negatives", "mine", "--train-data", &table, "--model", &model, "--near-duplicate", "off"];
+    let fixed = ["negatives", "mine", "--train-data", "captions.jsonl", "--model", &model, "--near-duplicate", "off"];
     let again = sandbox.run(&[&fixed[..], &all].concat()).code(0).records();
     assert_eq!(again.iter().map(lists).collect::<Vec<_>>(), records.iter().map(lists).collect::<Vec<_>>());
 }
