@@ -195,7 +195,7 @@ fn what_makes_no_sense_is_refused() {
     refused(&["--n-ctx", "2", "--ctx-init", "a photo of a"], 2, "tokens");
     refused(&["--n-ctx", "400"], 2, "the context has room for");
     refused(&["--shots", "0"], 2, "number of images");
-    refused(&["--lr", "-1"], 2, "above 0");
+    refused(&["--lr=-1"], 2, "above 0");
     refused(&["--model", "nowhere/"], 3, "no such model");
 
     // Fewer images than shots: those that there are, and it is said.
