@@ -175,6 +175,8 @@ fn allowed(name: &str) -> f64 {
         "albef" => 17.5,
         // Images and captions with images and captions: four times as many.
         "supcon" => 21.5,
+        // Soft targets both ways, and what they are compared with.
+        "clip-refine" => 7.0,
         _ => 6.0,
     }
 }
