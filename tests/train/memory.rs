@@ -35,22 +35,26 @@ fn grown(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
+        // SAFETY: the caller promises what the system allocator asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
+        // SAFETY: the caller promises what the system allocator asks for.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller promises what the system allocator asks for.
         unsafe { System.dealloc(place, layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         grown(size);
         LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller promises what the system allocator asks for.
         unsafe { System.realloc(place, layout, size) }
     }
 }

@@ -1,5 +1,7 @@
 //! What must hold for every method in the registry, and for one that a test adds.
 
+#![expect(clippy::print_stdout, reason = "figures, for `--nocapture`")]
+
 use super::case::{self, Golden, apart, largest};
 use candle_core::{DType, Tensor, Var};
 use clip_cli::error::Result;

@@ -179,7 +179,8 @@ impl TuneArgs {
             views: how.views.unwrap_or(usual.views),
             ..usual
         };
-        if recipe.batch == 0 || !(recipe.lr.is_finite() && recipe.lr > 0.0) || !(recipe.wd >= 0.0) {
+        if recipe.batch == 0 || !(recipe.lr.is_finite() && recipe.lr > 0.0) || !recipe.wd.is_finite() || recipe.wd < 0.0
+        {
             return Err(Error::usage("--batch-size and --lr must be above 0, --wd not below"));
         }
         if usual.epochs == 0 && how.epochs.is_some_and(|epochs| epochs > 0) {

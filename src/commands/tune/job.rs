@@ -46,7 +46,7 @@ pub(super) struct Outcome {
     pub(super) parameters: usize,
     /// How long training took, in seconds.
     pub(super) seconds: f64,
-    pub(super) words: Vec<(String, Vec<(String, f64)>)>,
+    pub(super) words: words::Words,
     pub(super) notes: Vec<String>,
     pub(super) model: String,
 }

@@ -5,6 +5,9 @@ use crate::tune::{Method, Task};
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 
+/// For each learnt vector words with their cosines, the nearest first.
+pub(super) type Words = Vec<(String, Vec<(String, f64)>)>;
+
 /// How many words are named for each vector.
 const NAMED: usize = 5;
 
@@ -12,7 +15,7 @@ const NAMED: usize = 5;
 const ROWS: usize = 4096;
 
 /// For each learnt vector the tokens whose embeddings have the largest cosine with it, the nearest first.
-pub(super) fn nearest(task: &Task<'_>, method: &dyn Method) -> Result<Vec<(String, Vec<(String, f64)>)>> {
+pub(super) fn nearest(task: &Task<'_>, method: &dyn Method) -> Result<Words> {
     let tokenizer = task.clip.tokenizer()?;
     let (tower, vocabulary) = (task.text()?, task.clip.spec.text.vocab());
     let mut found = Vec::new();

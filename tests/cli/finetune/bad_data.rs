@@ -68,7 +68,8 @@ fn data_with_nothing_to_tell_apart() {
 fn batches_of_duplicates_are_warned_of() {
     let sandbox = Sandbox::new();
     pairs(&sandbox, 24);
-    let cases: [(&str, &str, &dyn Fn(usize) -> String, &str); 2] = [
+    type Row<'a> = &'a dyn Fn(usize) -> String;
+    let cases: [(&str, &str, Row<'_>, &str); 2] = [
         (
             "texts",
             "filepath\ttitle",
