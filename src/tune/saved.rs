@@ -137,7 +137,7 @@ pub(super) fn write(path: &Path, tensors: &Tensors) -> Result<()> {
     save_tensors(path, tensors)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 pub(super) fn read(path: &Path) -> Result<Tensors> {
     load_tensors(path)
 }
