@@ -34,7 +34,7 @@ and the mean KL divergence. Beyond --max-disagreement there is a warning, and th
 Examples:
   clip-cli finetune --train-data captions.tsv --output run
   clip-cli finetune --train-data 'shards/{000..011}.tar' --lock-image --lr 1e-5 --output run
-  clip-cli finetune --train-data captions.tsv --loss negclip --text-negatives swap,replace --output run
+  clip-cli finetune --train-data captions.tsv --loss negclip --text-negatives swap --output run
   clip-cli finetune --train-data captions.tsv --train lora --lora-rank 8 --lr 1e-4 --output run
   clip-cli finetune --train-data captions.tsv --init ViT-B-32.json --lr 5e-4 --output run
   clip-cli finetune --resume --output run

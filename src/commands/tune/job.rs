@@ -241,8 +241,11 @@ impl<'a> Job<'a> {
                 if twice > 0 {
                     notes.push(format!("{name}: {twice} images are among those that are learnt from or chosen by"));
                 }
-                if test.images.is_empty() {
-                    return Err(Error::run("none of the images can be read").at(&name));
+                match test.images.is_empty() {
+                    // What was not drawn may be nothing but what cannot be read.
+                    true if name == "the rest" => continue,
+                    true => return Err(Error::run("none of the images can be read").at(&name)),
+                    false => {}
                 }
                 let name = if subset == Subset::All { name.clone() } else { format!("{name}, {subset} classes") };
                 let photos = photos(&test.images, &DecodeOptions::default());
