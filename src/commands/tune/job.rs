@@ -124,9 +124,8 @@ impl<'a> Job<'a> {
         check_names(&split.classes, &|name| tokenizer.0.encode(&tokenizer.1.clean.apply(name)))?;
         let task = Task::new(&clip, &split.classes, &args.templates()?)?;
         let method = (entry.build)(&task, &options)?;
-        let parameters = method.params().values().map(|var| var.elem_count()).sum();
         if args.dry_run {
-            return show::plan(self, &split, &options, &*method, parameters).map(|()| None);
+            return show::plan(self, &split, &options, &*method, trained(&*method)).map(|()| None);
         }
         let directory = directory.ok_or_else(|| Error::usage("--output names the run's directory"))?;
         std::fs::create_dir_all(directory).map_err(|e| Error::run(e).at(directory.display()))?;
@@ -144,6 +143,8 @@ impl<'a> Job<'a> {
         let method = self.train(&task, method, (&train, &support), (directory, seed))?;
         let method = self.choose(&task, method, &val, &validation)?;
         let seconds = begun.elapsed().as_secs_f64();
+        // Some are made of the training images.
+        let parameters = trained(&*method);
         Saved::finish(directory, &method.state()?)?;
         let (mut judged, mut seen) = (Vec::new(), Vec::new());
         for exam in exams {
@@ -387,6 +388,11 @@ impl<'a> Job<'a> {
         let (Some(method), Some(zero_shot)) = (own, exam.zero_shot) else { return Ok(None) };
         Ok(Some(Judged { name: exam.name, method, zero_shot, probe }))
     }
+}
+
+/// How many numbers a method trains.
+fn trained(method: &dyn Method) -> usize {
+    method.params().values().map(|var| var.elem_count()).sum()
 }
 
 fn run_steps(steps: usize, epochs: usize) -> f64 {
