@@ -13,11 +13,11 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
+
+from beside import interleaved
 
 
 def torch_side(arguments):
@@ -91,31 +91,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=os.path.abspath)
     parser.add_argument("table", type=os.path.abspath)
-    parser.add_argument("--binary", default="target/release/clip-cli", type=os.path.abspath)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--lora", action="store_true")
-    parser.add_argument("--torch-side", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.torch_side:
-        return torch_side(arguments)
-    found = {"torch": [], "clip-cli": []}
-    for _ in range(arguments.rounds):
-        out = subprocess.run([sys.executable, *sys.argv, "--torch-side"], capture_output=True, text=True)
-        if out.returncode:
-            raise SystemExit(out.stderr)
-        found["torch"].append(json.loads(out.stdout.splitlines()[-1]))
-        found["clip-cli"].append(ours(arguments))
-    print("| | seconds a step, median | least | peak memory |\n|---|---|---|---|")
-    summary = {}
-    for name, runs in found.items():
-        times = [t for one in runs for t in one["seconds"]]
-        summary[name] = (statistics.median(times), min(times), max(one["peak"] for one in runs))
-        median, least, peak = summary[name]
-        print(f"| {name} | {median:.2f} | {least:.2f} | {peak / 1e9:.2f} GB |")
-    a, b = summary["clip-cli"], summary["torch"]
-    print(f"| ratio | {a[0] / b[0]:.2f} | {a[1] / b[1]:.2f} | {a[2] / b[2]:.2f} |")
+    interleaved(parser, torch_side, ours, steps=3, rounds=2)
 
 
 if __name__ == "__main__":

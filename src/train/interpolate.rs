@@ -53,7 +53,7 @@ pub fn check(models: &[&Clip]) -> Result<()> {
 /// passed [`check`]. `tick` is asked between tensors.
 pub fn write_mix(parts: &[(&Clip, f64)], directory: &Path, tick: &dyn Fn() -> Result<()>) -> Result<()> {
     let Some((first, _)) = parts.first() else { return Err(Error::usage("no models")) };
-    save_companions(first, directory)?;
+    save_companions(first, directory, |_, bytes| Ok(bytes))?;
     let wanted = common(&parts.iter().map(|(clip, _)| *clip).collect::<Vec<_>>());
     let headers = headers(first.store().files()).into_iter().filter(|header| wanted.contains(header.name.as_str()));
     let parts: Vec<_> = parts.iter().filter(|(_, weight)| *weight != 0.0).collect();

@@ -481,7 +481,7 @@ fn is_better(new: &Best, old: &Best) -> bool {
 }
 
 /// The norm of all gradients together, summed in the order of names.
-fn norm(gradients: &Gradients, broken: impl Fn(&str) -> Error) -> Result<f64> {
+pub(crate) fn norm(gradients: &Gradients, broken: impl Fn(&str) -> Error) -> Result<f64> {
     let mut sum = 0.0;
     for (name, gradient) in gradients {
         let square = sum_of_squares(gradient)?;

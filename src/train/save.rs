@@ -28,20 +28,12 @@ pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> 
     // What the checkpoint did not have: the bias of a sigmoid.
     let vars = clip.store().trained().map(|trained| &trained.vars);
     let new: Vec<_> = vars.into_iter().flatten().filter(|(name, _)| !files.contains(name)).collect();
-    for (name, bytes) in clip.files().companions()? {
-        let path = directory.join(&name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Error::run(e).at(parent.display()))?;
-        }
-        let has_bias = name == "open_clip_config.json" && new.iter().any(|(name, _)| *name == "logit_bias");
-        write_file(&path, &if has_bias { with_bias(&bytes)? } else { bytes })?;
-    }
-    let mut headers = Vec::new();
-    for name in files.names() {
-        let scale = name.strip_suffix(".scale").is_some_and(|of| files.contains(of));
-        let (false, Some(kind), Some(shape)) = (scale, files.dtype(name), files.shape(name)) else { continue };
-        headers.push(Header { name: name.to_owned(), dtype: if is_whole(kind) { kind } else { Dtype::F32 }, shape });
-    }
+    let has_bias = new.iter().any(|(name, _)| *name == "logit_bias");
+    save_companions(clip, directory, |name, bytes| match name {
+        "open_clip_config.json" if has_bias => with_bias(&bytes),
+        _ => Ok(bytes),
+    })?;
+    let mut headers = headers(files);
     headers.extend(new.iter().map(|(name, var)| Header {
         name: (*name).clone(),
         dtype: Dtype::F32,
@@ -70,14 +62,18 @@ fn with_bias(config: &[u8]) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(&config).map_err(at)
 }
 
-/// Writes what belongs to a checkpoint beside its weights.
-pub(super) fn save_companions(clip: &Clip, directory: &Path) -> Result<()> {
+/// Writes what belongs to a checkpoint beside its weights; `change` has a file's name and its bytes, and says what is written.
+pub(super) fn save_companions(
+    clip: &Clip,
+    directory: &Path,
+    change: impl Fn(&str, Vec<u8>) -> Result<Vec<u8>>,
+) -> Result<()> {
     for (name, bytes) in clip.files().companions()? {
         let path = directory.join(&name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|e| Error::run(e).at(path.display()))?;
         }
-        write_file(&path, &bytes)?;
+        write_file(&path, &change(&name, bytes)?)?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use super::photos::{Photos, Support, View};
 use super::{Task, saved};
 use crate::error::{Error, Result};
 use crate::image::augment::Augment;
-use crate::ops::optim::sum_of_squares;
 use crate::train::optim::{Optimizer, Settings};
+use crate::train::run::norm;
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -224,15 +224,7 @@ impl<'a> Run<'a> {
         {
             return Err(Error::run(format!("`{name}` should be trained and gets no gradient")));
         }
-        let mut sum = 0.0;
-        for (name, gradient) in gradients {
-            let square = sum_of_squares(gradient)?;
-            if !square.is_finite() {
-                return Err(diverged(format!("the gradient of `{name}` is not finite")));
-            }
-            sum += square;
-        }
-        Ok(sum.sqrt())
+        norm(gradients, |name| diverged(format!("the gradient of `{name}` is not finite")))
     }
 
     fn generator(&self, purpose: &str, at: usize) -> ChaCha8Rng {

@@ -203,6 +203,13 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stderr.contains("fewer than 8 images"), "{}", ran.stderr);
     refused(&["--shots", "8", "--strict"], 3, "fewer than 8 images");
+    // One that nothing can be judged by is left out, said, and makes the exit code 1.
+    classes(&sandbox, "exam", 2, 5);
+    sandbox.write("exam/red/broken.png", b"\x89PNG\r\n\x1a\n then nothing");
+    let ran =
+        tune(&sandbox, &["--method", "linear-probe", "--shots", "2", "--eval-data", "exam", "--output", "exam-run"]);
+    assert_eq!((ran.code, lines(&ran)[0]["n"].as_u64()), (Some(1), Some(8)), "{}", ran.stderr);
+    assert!(ran.stderr.contains("exam: 1 images cannot be read: red/broken.png"), "{}", ran.stderr);
     // A file that is no image costs no shot, and is said.
     sandbox.write("train/red/broken.png", b"\x89PNG\r\n\x1a\n then nothing");
     let ran = tune(&sandbox, &["--method", "linear-probe", "--shots", "all", "--output", "broken"]);

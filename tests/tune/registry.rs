@@ -165,7 +165,7 @@ static RESIDUAL: Entry = Entry {
     source: "this test",
     differs: None,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: &[],
     recipe: Recipe { epochs: 30, batch: case::BATCH, lr: 1e-3, ..SGD },

@@ -98,7 +98,7 @@ pub(super) struct ClassArgs {
     #[arg(long, value_name = "TEMPLATES", default_value = "simple", alias = "template")]
     pub(super) templates: String,
 
-    /// Sentences about each class, in place of templates: a JSON object from classes to lists (CuPL, descriptors)
+    /// Sentences about each class, in place of templates: a JSON object from classes to lists of prompts (CuPL)
     #[arg(long, value_name = "FILE", conflicts_with = "templates")]
     pub(super) class_prompts: Option<PathBuf>,
 }

@@ -42,6 +42,8 @@ pub(super) struct Outcome {
     pub(super) judged: Vec<Judged>,
     /// The images that were judged, in the order of `judged`.
     pub(super) exams: Vec<(Vec<String>, Photos)>,
+    /// How many images to judge by could not be read.
+    unread: usize,
     /// How many numbers were trained.
     pub(super) parameters: usize,
     /// How long training took, in seconds.
@@ -70,7 +72,8 @@ pub(super) fn run(app: &App, args: &TuneArgs) -> Result<Status> {
         return Ok(Status::Done);
     }
     show::outcomes(&job, &outcomes)?;
-    let left_out = job.set.left_out.count + outcomes.iter().map(|one| one.split.left_out.count).sum::<usize>();
+    let left_out =
+        job.set.left_out.count + outcomes.iter().map(|one| one.split.left_out.count + one.unread).sum::<usize>();
     Ok(if left_out > 0 { Status::SomeFailed } else { Status::Done })
 }
 
@@ -137,7 +140,7 @@ impl<'a> Job<'a> {
         }
         let decode = DecodeOptions::default();
         let (train, val) = (photos(&split.train, &decode), photos(&split.val, &decode));
-        let (mut notes, exams) = self.exams(&task, &split)?;
+        let (mut notes, exams, unread) = self.exams(&task, &split)?;
         let (support, validation) = (self.support(&task, &train, seed)?, self.plain(&task, &val)?);
         let begun = Instant::now();
         let method = self.train(&task, method, (&train, &support), (directory, seed))?;
@@ -160,7 +163,19 @@ impl<'a> Job<'a> {
         }
         let words = words::nearest(&task, &*method)?;
         let model = clip.id();
-        Ok(Some(Outcome { seed, split, options, judged, exams: seen, parameters, seconds, words, notes, model }))
+        Ok(Some(Outcome {
+            seed,
+            split,
+            options,
+            judged,
+            exams: seen,
+            unread,
+            parameters,
+            seconds,
+            words,
+            notes,
+            model,
+        }))
     }
 
     /// Draws the images, or reads which ones a run that goes on has drawn.
@@ -201,8 +216,9 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Everything to judge by: what was learnt, and where the method can, the new half of the classes.
-    fn exams(&self, task: &Task<'_>, split: &Split) -> Result<(Vec<String>, Vec<Exam>)> {
+    /// Everything to judge by: what was learnt, and where the method can, the new half of the classes. Also what people should
+    /// know, and how many images cannot be read.
+    fn exams(&self, task: &Task<'_>, split: &Split) -> Result<(Vec<String>, Vec<Exam>, usize)> {
         let own = match &self.set.test {
             Some(_) => Some(("test".to_owned(), self.set.tested().clone())),
             None if self.others.is_empty() => {
@@ -212,7 +228,7 @@ impl<'a> Job<'a> {
             None => None,
         };
         let of_others = self.others.iter().map(|(name, set)| (name.clone(), set.tested().clone()));
-        let (mut notes, mut exams) = (Vec::new(), Vec::new());
+        let (mut notes, mut exams, mut unread) = (Vec::new(), Vec::new(), 0);
         let halves: &[(Subset, bool)] = match self.args.protocol.split {
             Subset::Base if self.entry.new_classes => &[(Subset::Base, false), (Subset::New, true)],
             Subset::Base => &[(Subset::Base, false)],
@@ -235,6 +251,7 @@ impl<'a> Job<'a> {
                 let (images, left_out) = usable(test.images, &self.look())?;
                 test.images = images;
                 notes.extend(test.notes().into_iter().map(|note| format!("{name}: {note}")));
+                unread += left_out.count;
                 if let Some((id, reason)) = left_out.first.first() {
                     notes.push(format!("{name}: {} images cannot be read: {id}: {reason} …", left_out.count));
                 }
@@ -258,7 +275,7 @@ impl<'a> Job<'a> {
             notes.push("nothing to judge by: --eval-data names images".to_owned());
         }
         notes.iter().for_each(|note| self.app.warn(note));
-        Ok((notes, exams))
+        Ok((notes, exams, unread))
     }
 
     fn frozen(&self, task: &Task<'_>, name: &str, new: bool, photos: &Photos) -> Result<Tensor> {
@@ -308,16 +325,17 @@ impl<'a> Job<'a> {
         run.checkpoint = Some(directory.join(CHECKPOINT));
         run.augment = (self.entry.sees == Sees::Pixels).then(augmented);
         let resumed = self.args.resume && run.resume(&directory.join(CHECKPOINT))?;
-        let first = run.epoch() * run.epoch_steps();
+        let each = run.epoch_steps();
+        let first = run.epoch() * each;
         let path = directory.join(METRICS);
         let mut metrics = if resumed { Metrics::resume(&path, first as u64)? } else { Metrics::create(&path)? };
         let progress = self.app.progress("steps");
-        progress.expect((self.recipe.epochs * run.epoch_steps()) as u64);
+        progress.expect((self.recipe.epochs * each) as u64);
         progress.skip(first as u64);
         let done = run.run(&mut |report| {
             progress.add(1);
             progress.say(format!("loss {:.4}  lr {:.2e}  epoch {}", report.loss, report.rate, report.epoch + 1));
-            let epoch = report.step as f64 / run_steps(report.steps, self.recipe.epochs);
+            let epoch = report.step as f64 / each as f64;
             let values = [
                 ("epoch", json!(epoch)),
                 ("loss", json!(report.loss)),
@@ -393,10 +411,6 @@ impl<'a> Job<'a> {
 /// How many numbers a method trains.
 fn trained(method: &dyn Method) -> usize {
     method.params().values().map(|var| var.elem_count()).sum()
-}
-
-fn run_steps(steps: usize, epochs: usize) -> f64 {
-    (steps / epochs.max(1)).max(1) as f64
 }
 
 /// How training images are changed: CoOp's random resized crop and flip.

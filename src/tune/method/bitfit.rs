@@ -10,7 +10,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Ben Zaken et al. 2022, arXiv 2106.10199",
     differs: Some("bitfit-style: in both towers of an image-text model, with zero-shot's classifier"),
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[TOWER],
     recipe: Recipe { optimizer: "adamw", lr: 1e-4, wd: 0.0, warmup: 0, ..SGD },

@@ -16,7 +16,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Gao et al. 2021, arXiv 2110.04544; gaopengcuhk/CLIP-Adapter: clip_adapter.py",
     differs: Some("the repository has no recipe: AdamW at 1e-3"),
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[Setting { name: "ratio", default: 0.2, range: (0.0, 1.0), help: "how much of the change is mixed in" }],
     recipe: Recipe { optimizer: "adamw", lr: 1e-3, wd: 1e-2, warmup: 0, ..SGD },

@@ -20,7 +20,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Gu et al. 2023, arXiv 2211.09778; allenai/close: close/model/language_adapters.py",
     differs: Some("close-style: the authors' head is a language model, this one is linear and starts as zero-shot"),
     sees: Sees::Texts,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: &[Setting {
         name: "sigma",

@@ -18,7 +18,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Zhou et al. 2022, arXiv 2203.05557; KaiyangZhou/CoOp: trainers/cocoop.py",
     differs: EMBEDDED_ONCE,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[],
     recipe: Recipe { epochs: 10, batch: 1, ..SGD },

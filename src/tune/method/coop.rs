@@ -14,7 +14,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Zhou et al. 2022, arXiv 2109.01134; KaiyangZhou/CoOp: trainers/coop.py",
     differs: EMBEDDED_ONCE,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[],
     // 50 epochs are the authors' for one shot; they take 200 for 8 and more.

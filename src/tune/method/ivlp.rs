@@ -14,7 +14,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Rasheed et al. 2023, arXiv 2212.03640; muzairkhattak/multimodal-prompt-learning: trainers/independentVL.py, clip/model.py",
     differs: None,
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: true, depth: 1 },
+    needs: Needs { image_tokens: true },
     new_classes: true,
     options: &[deep::depth(12.0), n_image(2.0)],
     // configs/trainers/IVLP/vit_b16_c2_ep5_batch4_2+2ctx.yaml

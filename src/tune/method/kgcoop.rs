@@ -15,7 +15,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Yao et al. 2023, arXiv 2303.13283; htyao89/KgCoOp: trainers/kgcoop.py, scripts/run.sh",
     differs: EMBEDDED_ONCE,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[Setting {
         name: "weight",

@@ -10,7 +10,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Frankle et al. 2021, arXiv 2003.00152 (batch norms of ResNets)",
     differs: Some("layernorm-style: in both towers of a trained model, with zero-shot's classifier"),
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[TOWER],
     recipe: Recipe { optimizer: "adamw", lr: 1e-4, wd: 0.0, warmup: 0, ..SGD },

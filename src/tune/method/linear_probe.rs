@@ -16,7 +16,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Radford et al. 2021, arXiv 2103.00020, appendix A.3; openai/CLIP: README.md",
     differs: Some("embeddings of unit length; the validation images choose C and are not trained on"),
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: &[Setting {
         name: "C",

@@ -17,7 +17,7 @@ pub(super) static ENTRY: Entry = Entry {
         "50 epochs in place of 500 steps a shot; where a checkpoint keeps queries, keys and values in one matrix they share A",
     ),
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[
         Setting { name: "r", default: 2.0, range: (1.0, 1024.0), help: "the rank" },

@@ -15,7 +15,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Khattak et al. 2023, arXiv 2210.03117; muzairkhattak/multimodal-prompt-learning: trainers/maple.py, clip/model.py",
     differs: None,
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: true, depth: 1 },
+    needs: Needs { image_tokens: true },
     new_classes: true,
     options: &[deep::depth(9.0)],
     recipe: RECIPE,

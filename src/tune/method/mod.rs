@@ -113,8 +113,6 @@ pub enum Sees {
 pub struct Needs {
     /// An image tower that is a transformer.
     pub image_tokens: bool,
-    /// At least so many blocks in both towers that get prompts.
-    pub depth: usize,
 }
 
 /// How a method is trained.

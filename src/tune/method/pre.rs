@@ -15,7 +15,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "arXiv 2309.07760; minhanh151/PRE: trainers/pre.py, scripts/base2new_train.sh",
     differs: EMBEDDED_ONCE,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[Setting {
         name: "mlp",

@@ -18,7 +18,7 @@ pub(super) static ENTRY: Entry = Entry {
              Dassl.ProGrad.pytorch/dassl/engine/trainer.py",
     differs: EMBEDDED_ONCE,
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[Setting {
         name: "lambda",

@@ -17,7 +17,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Khattak et al. 2023, arXiv 2307.06948; muzairkhattak/PromptSRC: trainers/promptsrc.py",
     differs: None,
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: true, depth: 1 },
+    needs: Needs { image_tokens: true },
     new_classes: true,
     options: &[
         deep::depth(9.0),

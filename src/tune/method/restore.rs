@@ -17,7 +17,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Yang et al. 2024, arXiv 2403.06136; Yaphabates/RESTORE_: trainers/maple_fsa.py",
     differs: None,
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: true, depth: 1 },
+    needs: Needs { image_tokens: true },
     new_classes: true,
     options: &[
         deep::depth(9.0),

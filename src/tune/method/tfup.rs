@@ -20,7 +20,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "wlb12345/TFUP: main.py, utils.py",
     differs: Some("the memory is made of the images to learn from; the authors' is of the test images"),
     sees: Sees::Unlabelled,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: &[
         Setting { name: "alpha", default: 0.3, range: (0.0, 1e3), help: "the weight of the memory" },

@@ -17,7 +17,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Zhang et al. 2022, arXiv 2207.09519; gaopengcuhk/Tip-Adapter: main.py, utils.py",
     differs: Some("alpha and beta come from the validation images; of equal accuracies the lower loss wins"),
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: OPTIONS,
     recipe: Recipe { views: 10, ..NONE },

@@ -15,7 +15,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Zhang et al. 2022, arXiv 2207.09519; gaopengcuhk/Tip-Adapter: main.py, utils.py",
     differs: Some("the last epoch counts, not the best on test images; alpha and beta come from the validation images"),
     sees: Sees::Features,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: false,
     options: OPTIONS,
     // The weight decay is torch's default.

@@ -15,7 +15,7 @@ pub(super) static ENTRY: Entry = Entry {
         "as the second of these has it: tokens behind the patches and not behind the class token, N(0, 0.02), no dropout of tokens, texts in place of a trained head",
     ),
     sees: Sees::Pixels,
-    needs: Needs { image_tokens: true, depth: 1 },
+    needs: Needs { image_tokens: true },
     new_classes: true,
     options: &[deep::depth(12.0)],
     // configs/trainers/VPT/vit_b16_c2_ep5_batch4_4.yaml

@@ -8,7 +8,7 @@ pub(super) static ENTRY: Entry = Entry {
     source: "Radford et al. 2021, arXiv 2103.00020",
     differs: None,
     sees: Sees::Texts,
-    needs: Needs { image_tokens: false, depth: 0 },
+    needs: Needs { image_tokens: false },
     new_classes: true,
     options: &[],
     recipe: NONE,
