@@ -2,7 +2,8 @@
 
 use super::spec::{BlocksSpec, NormPlace, QkvBias};
 use crate::error::Result;
-use crate::ops::{Activation, LayerNorm, Linear, Mask, Rotation, mlp, self_attention};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, Places, Rotation};
+use crate::ops::{at_places, mlp, self_attention, self_attention_at};
 use crate::weights::Params;
 use candle_core::Tensor;
 
@@ -63,27 +64,37 @@ impl Block {
 
     /// Maps tokens (items, tokens, width) to tokens of the same shape; `rotation` turns queries and keys, if there is one.
     pub fn forward(&self, x: &Tensor, mask: &Mask, rotation: Option<&Rotation>) -> Result<Tensor> {
+        self.forward_from(x, x, &Sight { mask, rotation, places: None })
+    }
+
+    /// The same numbers for one token of each item, (items, width): all other tokens are but seen.
+    pub fn forward_at(&self, x: &Tensor, mask: &Mask, rotation: Option<&Rotation>, places: &Places) -> Result<Tensor> {
+        self.forward_from(x, &at_places(x, places)?, &Sight { mask, rotation, places: Some(places) })
+    }
+
+    /// What becomes of the tokens `own`, which see the tokens `x`.
+    fn forward_from(&self, x: &Tensor, own: &Tensor, sight: &Sight<'_>) -> Result<Tensor> {
         Ok(match self.spec.norm {
             NormPlace::Before => {
-                let x = self.attend(x, Some(&self.norm1), mask, rotation)?;
+                let x = self.attend(x, own, Some(&self.norm1), sight)?;
                 self.think(&x, Some(&self.norm2))?
             }
             NormPlace::After => {
-                let x = self.norm1.forward(&self.attend(x, None, mask, rotation)?)?;
+                let x = self.norm1.forward(&self.attend(x, own, None, sight)?)?;
                 self.norm2.forward(&self.think(&x, None)?)?
             }
             NormPlace::AfterBranch => {
-                let x = (x + self.norm1.forward(&self.mix(x, None, mask, rotation, None)?)?)?;
+                let x = (own + self.norm1.forward(&self.mix(x, None, sight, None)?)?)?;
                 (&x + self.norm2.forward(&self.transform(&x, None, None)?)?)?
             }
         })
     }
 
-    /// `x + scale · attention(norm(x))`.
-    fn attend(&self, x: &Tensor, norm: Option<&LayerNorm>, mask: &Mask, turn: Option<&Rotation>) -> Result<Tensor> {
+    /// `own + scale · attention(norm(x))`.
+    fn attend(&self, x: &Tensor, own: &Tensor, norm: Option<&LayerNorm>, sight: &Sight<'_>) -> Result<Tensor> {
         Ok(match &self.scale1 {
-            Some(scale) => (x + self.mix(x, norm, mask, turn, None)?.broadcast_mul(scale)?)?,
-            None => self.mix(x, norm, mask, turn, Some(x))?,
+            Some(scale) => (own + self.mix(x, norm, sight, None)?.broadcast_mul(scale)?)?,
+            None => self.mix(x, norm, sight, Some(own))?,
         })
     }
 
@@ -99,15 +110,17 @@ impl Block {
         &self,
         x: &Tensor,
         norm: Option<&LayerNorm>,
-        mask: &Mask,
-        rotation: Option<&Rotation>,
+        sight: &Sight<'_>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let mut qkv = mlp(x, norm, &self.qkv, Activation::Identity, None, None)?;
-        if let Some(rotation) = rotation {
+        if let Some(rotation) = sight.rotation {
             qkv = rotation.forward(&qkv)?;
         }
-        let mixed = self_attention(&qkv, self.spec.heads, mask)?;
+        let mixed = match sight.places {
+            Some(places) => self_attention_at(&qkv, self.spec.heads, sight.mask, places)?,
+            None => self_attention(&qkv, self.spec.heads, sight.mask)?,
+        };
         Ok(mlp(&mixed, self.out_norm.as_ref(), &self.out, Activation::Identity, None, residual)?)
     }
 
@@ -122,6 +135,14 @@ impl Block {
         };
         Ok(mlp(&hidden, self.fc2_norm.as_ref(), &self.fc2, id, None, residual)?)
     }
+}
+
+/// Which tokens look, and at what.
+struct Sight<'a> {
+    mask: &'a Mask,
+    rotation: Option<&'a Rotation>,
+    /// The one token of each item that looks, if not all do.
+    places: Option<&'a Places>,
 }
 
 /// The bias of queries, keys and values side by side, (3 · width), if there is one.

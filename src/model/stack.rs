@@ -4,7 +4,7 @@ use super::block::Block;
 use super::spec::BlocksSpec;
 use crate::error::{Error, Result};
 use crate::ops::gradients::checkpoint;
-use crate::ops::{Mask, Rotation};
+use crate::ops::{Mask, Places, Rotation, at_places};
 use crate::weights::Params;
 use candle_core::{Tensor, Var};
 
@@ -48,13 +48,53 @@ impl Stack {
     ) -> Result<Tensor> {
         let mut x = between(0, x.clone())?;
         for (i, block) in self.blocks.iter().enumerate().take(layers) {
-            let y = match self.checkpointing && (x.track_op() || block.is_trained()) {
-                true => checkpointed(block, &x, mask, rotation)?,
-                false => block.forward(&x, mask, rotation)?,
-            };
-            x = between(i + 1, y)?;
+            x = between(i + 1, self.run(block, &x, mask, rotation, None)?)?;
         }
         Ok(x)
+    }
+
+    /// What all blocks leave of one token of each item, (items, width), with a look between them but not behind the
+    /// last, which works for these tokens alone: the same numbers as [`Stack::forward_to`] has there.
+    pub fn forward_at(
+        &self,
+        x: &Tensor,
+        mask: &Mask,
+        rotation: Option<&Rotation>,
+        places: &Places,
+        between: &mut Between<'_>,
+    ) -> Result<Tensor> {
+        let Some((last, others)) = self.blocks.split_last() else {
+            return Ok(at_places(&between(0, x.clone())?, places)?);
+        };
+        let x = self.forward_to(others.len(), x, mask, rotation, between)?;
+        self.run(last, &x, mask, rotation, Some(places))
+    }
+
+    fn run(
+        &self,
+        block: &Block,
+        x: &Tensor,
+        mask: &Mask,
+        rotation: Option<&Rotation>,
+        places: Option<&Places>,
+    ) -> Result<Tensor> {
+        let run =
+            |block: &Block, x: &Tensor, mask: &Mask, rotation: Option<&Rotation>, places: Option<&Places>| match places
+            {
+                Some(places) => block.forward_at(x, mask, rotation, places),
+                None => block.forward(x, mask, rotation),
+            };
+        if !self.checkpointing || !(x.track_op() || block.is_trained()) {
+            return run(block, x, mask, rotation, places);
+        }
+        // The output keeps nothing but the block's input for the backward pass (Chen et al. 2016). An input without a
+        // gradient of its own must still be part of the tape, for the sake of the block's parameters.
+        let x = if x.track_op() { x.clone() } else { Var::from_tensor(x)?.into_inner() };
+        let (block, mask, rotation, places) = (block.clone(), mask.clone(), rotation.cloned(), places.cloned());
+        let run = move |x: &Tensor| {
+            run(&block, x, &mask, rotation.as_ref(), places.as_ref()).map_err(candle_core::Error::wrap)
+        };
+        Ok(checkpoint(&x, run)?)
     }
 }
 
@@ -87,13 +127,4 @@ pub(super) fn replaced(x: &Tensor, at: usize, prompt: &Tensor) -> Result<Tensor>
 pub(super) fn spread(prompt: &Tensor, items: usize) -> Result<Tensor> {
     let (count, width) = prompt.dims2()?;
     Ok(prompt.unsqueeze(0)?.broadcast_as((items, count, width))?.contiguous()?)
-}
-
-/// A block's output that keeps nothing but its input for the backward pass (Chen et al. 2016).
-fn checkpointed(block: &Block, x: &Tensor, mask: &Mask, rotation: Option<&Rotation>) -> Result<Tensor> {
-    // An input without a gradient of its own must still be part of the tape, for the sake of the block's parameters.
-    let x = if x.track_op() { x.clone() } else { Var::from_tensor(x)?.into_inner() };
-    let (block, mask, rotation) = (block.clone(), mask.clone(), rotation.cloned());
-    let run = move |x: &Tensor| block.forward(x, &mask, rotation.as_ref()).map_err(candle_core::Error::wrap);
-    Ok(checkpoint(&x, run)?)
 }

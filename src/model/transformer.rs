@@ -46,22 +46,20 @@ impl Transformer {
     /// between blocks: this is where learnt prompts come in. Of the ids in their places only those count that say where a
     /// text ends and what is padding.
     pub fn forward_embedded(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
-        let (items, len, width) = tokens.dims3()?;
+        let (items, len, _) = tokens.dims3()?;
         let places: Vec<usize> = match self.class {
             Some(_) => vec![len; items],
             None => ids.chunks(len.max(1)).map(|ids| self.end(ids)).collect(),
         };
-        let x = self.through(tokens, &self.mask_of(ids, len), self.layers(), between)?;
-        let len = x.dim(1)?;
-        let rows: Vec<u32> = places.iter().enumerate().map(|(b, place)| (b * len + place) as u32).collect();
-        let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
-        self.project(&self.norm(&x.reshape((items * len, width))?.index_select(&rows, 0)?)?)
+        let (x, mask) = (self.placed(tokens)?, self.mask_of(ids, len));
+        self.project(&self.norm(&self.blocks.forward_at(&x, &mask, None, &Arc::new(places), between)?)?)
     }
 
     /// Maps ids (items × `len`, row by row) to the tokens that block number `layers` leaves (items, tokens, width), a
     /// class token last, with a look between blocks.
     pub fn tokens(&self, ids: &[u32], len: usize, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
-        self.through(&self.embed(ids, len)?, &self.mask_of(ids, len), layers, between)
+        let x = self.placed(&self.embed(ids, len)?)?;
+        self.blocks.forward_to(layers, &x, &self.mask_of(ids, len), None, between)
     }
 
     /// How many blocks there are.
@@ -118,8 +116,8 @@ impl Transformer {
         Mask::Keys { marks: Arc::new(marks), causal: self.spec.causal }
     }
 
-    /// Embedded tokens (items, len, width), without positions, after `layers` blocks.
-    fn through(&self, tokens: &Tensor, mask: &Mask, layers: usize, between: &mut Between<'_>) -> Result<Tensor> {
+    /// Embedded tokens (items, len, width) with the class token, if there is one, and positions.
+    fn placed(&self, tokens: &Tensor) -> Result<Tensor> {
         let (items, len, width) = tokens.dims3()?;
         if len > self.spec.context {
             return Err(Error::run(format!("a text of {len} tokens exceeds the context length {}", self.spec.context)));
@@ -128,8 +126,7 @@ impl Transformer {
             Some(class) => Tensor::cat(&[tokens, &class.broadcast_as((items, 1, width))?.contiguous()?], 1)?,
             None => tokens.clone(),
         };
-        let x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
-        self.blocks.forward_to(layers, &x, mask, None, between)
+        Ok(x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?)
     }
 
     /// Which token of one text stands for it.

@@ -6,9 +6,10 @@ use super::positions::{Positions, rotation};
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
 use super::stack::{Between, Stack, fits, replaced, spread};
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask, Window, attention, unfold};
+use crate::ops::{Activation, LayerNorm, Linear, Mask, Rotation, Window, attention, unfold};
 use crate::weights::Params;
 use candle_core::Tensor;
+use std::sync::Arc;
 
 /// A vision transformer: pixels to one vector.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Vit {
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised. Height and width may
     /// be any multiples of the patch; other sizes than the usual one have their positions interpolated.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        self.pooled(&self.tokens(pixels, self.layers(), &mut |_, x| Ok(x))?)
+        self.embedded(pixels, None, &mut |_, x| Ok(x))
     }
 
     /// Like [`Vit::forward`], with learnt tokens: `prompts[0]` (tokens, width) stands behind the patches, without
@@ -75,14 +76,29 @@ impl Vit {
             Some(prompt) if layer > 0 => replaced(&x, x.dim(1)? - count, prompt),
             _ => Ok(x),
         };
-        let tokens = self.through(pixels, Some(first), self.layers(), &mut between)?;
-        self.pooled(&tokens.narrow(1, 0, tokens.dim(1)? - count)?.contiguous()?)
+        self.embedded(pixels, Some(first), &mut between)
+    }
+
+    /// Embeddings (items, `embed_dim`) of pixels, with learnt tokens (tokens, width) behind the patches.
+    fn embedded(&self, pixels: &Tensor, prompt: Option<&Tensor>, between: &mut Between<'_>) -> Result<Tensor> {
+        let layers = self.layers();
+        if self.pool.is_none() && self.spec.pool == ImagePool::ClassToken {
+            // Of all tokens of the last block this one alone is read, and need be normalised.
+            let (x, rotation) = self.placed(pixels, prompt)?;
+            let places = Arc::new(vec![0; x.dim(0)?]);
+            let class = self.blocks.forward_at(&x, &Mask::None, rotation.as_ref(), &places, between)?;
+            return self.project(&self.norm.forward(&class)?);
+        }
+        let mut tokens = self.through(pixels, prompt, layers, between)?;
+        if let Some(prompt) = prompt {
+            tokens = tokens.narrow(1, 0, tokens.dim(1)? - prompt.dim(0)?)?.contiguous()?;
+        }
+        self.pooled(&tokens)
     }
 
     /// The embeddings (items, `embed_dim`) of what the last block leaves, (items, tokens, width).
     fn pooled(&self, tokens: &Tensor) -> Result<Tensor> {
-        // Of all tokens the class token alone need be normalised.
-        let pooled = match self.spec.norm_after_pool || self.spec.pool == ImagePool::ClassToken {
+        let pooled = match self.spec.norm_after_pool {
             true => self.norm.forward(&self.pool(tokens)?)?,
             false => self.pool(&self.norm.forward(tokens)?)?,
         };
@@ -103,6 +119,12 @@ impl Vit {
         layers: usize,
         between: &mut Between<'_>,
     ) -> Result<Tensor> {
+        let (x, rotation) = self.placed(pixels, prompt)?;
+        self.blocks.forward_to(layers, &x, &Mask::None, rotation.as_ref(), between)
+    }
+
+    /// The tokens that enter the first block, (items, tokens, width), and how they are turned.
+    fn placed(&self, pixels: &Tensor, prompt: Option<&Tensor>) -> Result<(Tensor, Option<Rotation>)> {
         let (items, _, height, width) = pixels.dims4()?;
         let grid = [height / self.spec.patch, width / self.spec.patch];
         let patches = self.patch.forward(pixels, self.spec.patch)?;
@@ -124,7 +146,7 @@ impl Vit {
         }
         let head = self.spec.blocks.width / self.spec.blocks.heads;
         let rotation = self.spec.rope.as_ref().map(|rope| rotation(rope, [self.lead(), tail], grid, head));
-        self.blocks.forward_to(layers, &x, &Mask::None, rotation.as_ref(), between)
+        Ok((x, rotation))
     }
 
     /// The last layer norm, on vectors (…, width).
@@ -155,7 +177,7 @@ impl Vit {
         match (&self.pool, self.spec.pool) {
             (Some(Pool::Probe(pool)), _) => pool.forward(tokens),
             (Some(Pool::Queries(pool)), _) => pool.first(tokens),
-            (None, ImagePool::ClassToken) => Ok(tokens.narrow(1, 0, 1)?.squeeze(1)?),
+            (None, ImagePool::ClassToken) => Ok(tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?),
             (None, _) => Ok(tokens.narrow(1, self.lead(), tokens.dim(1)? - self.lead())?.mean(1)?),
         }
     }

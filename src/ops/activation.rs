@@ -81,6 +81,53 @@ impl Activation {
         }
     }
 
+    /// The same as [`Activation::apply`] on whole registers, within a kernel.
+    #[inline(always)]
+    pub(super) fn apply_vectors<I: Isa>(self, isa: I, x: &mut [f32]) {
+        debug_assert!(x.len().is_multiple_of(isa.f32().len()));
+        match self {
+            Self::Identity => {}
+            Self::QuickGelu => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| Swish { alpha: QUICK as f32 }.eval(isa, x),
+            ),
+            Self::GeluErf => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| Gelu {}.eval(isa, x),
+            ),
+            Self::GeluTanh => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| ApproxGelu {}.eval(isa, x),
+            ),
+            Self::Silu => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| Silu {}.eval(isa, x),
+            ),
+            Self::Tanh => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| Tanh {}.eval(isa, x),
+            ),
+            Self::Sigmoid => each(
+                isa,
+                x,
+                #[inline(always)]
+                |x| Sigmoid {}.eval(isa, x),
+            ),
+            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Relu6 => x.iter_mut().for_each(|x| *x = x.clamp(0.0, 6.0)),
+        }
+    }
+
     /// Applies the function to a tensor of any shape.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         match self {
@@ -133,6 +180,15 @@ impl Activation {
     pub(super) fn times_derivative(self, x: &[f32], grad: &mut [f32]) {
         assert_eq!(x.len(), grad.len(), "a gradient for each number");
         Backward { act: self, x, grad }.dispatch();
+    }
+}
+
+/// Replaces each of whole registers by `f` of it.
+#[inline(always)]
+fn each<I: Isa>(isa: I, x: &mut [f32], f: impl Fn(I::F32) -> I::F32) {
+    let ops = isa.f32();
+    for x in x.chunks_exact_mut(ops.len()) {
+        ops.store(f(ops.load(x)), x);
     }
 }
 

@@ -3,70 +3,21 @@
 //! The fused path works on one head of one item at a time, so that scores stay in cache, and its backward recomputes
 //! them instead of keeping them.
 
-use super::gemm::{Packed, View, matmul_serial};
-use super::softmax::{row as softmax_row, row_backward as softmax_row_backward};
-use super::{is_fused, pool, slice, softmax};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use super::gemm::{Packed, Product, View};
+use super::{Mask, is_fused, pool, slice, softmax};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Which keys a query may see.
-#[derive(Clone, Debug)]
-pub enum Mask {
-    /// All of them.
-    None,
-    /// Those at its own position and before.
-    Causal,
-    /// The first so many of each item: the rest is padding.
-    Lengths(Arc<Vec<usize>>),
-    /// Those that are marked, and if `causal` none behind the query. Each query must see one key at least.
-    Keys {
-        /// One mark a key, item by item.
-        marks: Arc<Vec<bool>>,
-        /// Whether keys behind the query are hidden.
-        causal: bool,
-    },
-}
+/// One token of each item, by its place in the item.
+pub type Places = Arc<Vec<usize>>;
 
-impl Mask {
-    /// How many keys query `i` of item `b` sees, of `keys`, holes among them included.
-    fn visible(&self, b: usize, i: usize, keys: usize) -> usize {
-        match self {
-            Self::None => keys,
-            Self::Causal => keys.min(i + 1),
-            Self::Lengths(lengths) => keys.min(lengths[b]),
-            Self::Keys { marks, causal } => {
-                let marks = &marks[b * keys..][..if *causal { keys.min(i + 1) } else { keys }];
-                marks.iter().rposition(|mark| *mark).map_or(0, |last| last + 1)
-            }
-        }
-    }
-
-    /// Writes `value` for the keys of item `b` that are hidden among the first ones.
-    fn fill_holes(&self, b: usize, keys: usize, scores: &mut [f32], value: f32) {
-        if let Self::Keys { marks, .. } = self {
-            let holes = scores.iter_mut().zip(&marks[b * keys..]).filter(|(_, mark)| !**mark);
-            holes.for_each(|(score, _)| *score = value);
-        }
-    }
-
-    /// The mask as numbers to add to scores: 0 or −∞, shape (items or 1, 1, queries, keys).
-    fn additive(&self, items: usize, queries: usize, keys: usize, like: &Tensor) -> Result<Option<Tensor>> {
-        let items = match self {
-            Self::None => return Ok(None),
-            Self::Causal => 1,
-            Self::Lengths(_) | Self::Keys { .. } => items,
-        };
-        let mut mask = vec![f32::NEG_INFINITY; items * queries * keys];
-        for b in 0..items {
-            for i in 0..queries {
-                let seen = &mut mask[(b * queries + i) * keys..][..self.visible(b, i, keys)];
-                seen.fill(0.0);
-                self.fill_holes(b, keys, seen, f32::NEG_INFINITY);
-            }
-        }
-        Tensor::from_vec(mask, (items, 1, queries, keys), like.device())?.to_dtype(like.dtype()).map(Some)
-    }
+/// These tokens of `x` (items, tokens, width), (items, width).
+pub fn at_places(x: &Tensor, places: &Places) -> Result<Tensor> {
+    let (items, tokens, width) = x.dims3()?;
+    let rows = places.iter().enumerate().map(|(b, place)| (b * tokens + place) as u32).collect();
+    let rows = Tensor::from_vec(rows, items, &Device::Cpu)?.to_device(x.device())?;
+    x.contiguous()?.reshape((items * tokens, width))?.index_select(&rows, 0)
 }
 
 /// Attention of a sequence to itself. `qkv` is (items, tokens, 3 · width) with queries, keys and values side by side;
@@ -74,12 +25,29 @@ impl Mask {
 pub fn self_attention(qkv: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor> {
     let (items, tokens, width) = qkv.dims3()?;
     let width = width / 3;
+    let dims = Dims { items, queries: tokens, keys: tokens, heads, head: width / heads };
     if is_fused(qkv) {
-        let dims = Dims { items, queries: tokens, keys: tokens, heads, head: width / heads };
-        return qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone() });
+        return qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: None });
     }
     let part = |i| qkv.narrow(2, i * width, width);
     composed(&part(0)?, &part(1)?, &part(2)?, heads, mask)
+}
+
+/// The same for one query of each item: returns (items, width).
+pub fn self_attention_at(qkv: &Tensor, heads: usize, mask: &Mask, places: &Places) -> Result<Tensor> {
+    let (items, tokens, width) = qkv.dims3()?;
+    let width = width / 3;
+    let dims = Dims { items, queries: 1, keys: tokens, heads, head: width / heads };
+    if places.len() != items || places.iter().any(|place| *place >= tokens) {
+        candle_core::bail!("{} places among {items} items of {tokens} tokens", places.len());
+    }
+    let y = if is_fused(qkv) {
+        qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: Some(places.clone()) })?
+    } else {
+        let part = |i| qkv.narrow(2, i * width, width);
+        compose(dims, Some(places), &at_places(&part(0)?, places)?.unsqueeze(1)?, &part(1)?, &part(2)?, mask)?
+    };
+    y.squeeze(1)
 }
 
 /// Attention of `q` (items, queries, width) to `k` and `v` (items, keys, width); returns (items, queries, width).
@@ -87,7 +55,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Mask) 
     if is_fused(q) {
         let (items, queries, width) = q.dims3()?;
         let dims = Dims { items, queries, keys: k.dim(1)?, heads, head: width / heads };
-        let op = Fused { dims, mask: mask.clone() };
+        let op = Fused { dims, mask: mask.clone(), places: None };
         return q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op);
     }
     composed(q, k, v, heads, mask)
@@ -96,16 +64,19 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Mask) 
 /// The same function from candle's differentiable ops: the reference, and the path of other devices.
 pub fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor> {
     let (items, queries, width) = q.dims3()?;
-    let keys = k.dim(1)?;
-    let head = width / heads;
+    compose(Dims { items, queries, keys: k.dim(1)?, heads, head: width / heads }, None, q, k, v, mask)
+}
+
+fn compose(dims: Dims, places: Option<&Places>, q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let Dims { items, queries, keys, heads, head } = dims;
     let split = |x: &Tensor, n| x.reshape((items, n, heads, head))?.transpose(1, 2)?.contiguous();
     let (q, k, v) = (split(q, queries)?, split(k, keys)?, split(v, keys)?);
     let scores = (q.matmul(&k.t()?.contiguous()?)? * (head as f64).powf(-0.5))?;
-    let scores = match mask.additive(items, queries, keys, &scores)? {
+    let scores = match mask.additive([items, queries, keys], places, &scores)? {
         Some(mask) => scores.broadcast_add(&mask)?,
         None => scores,
     };
-    softmax::composed(&scores)?.matmul(&v)?.transpose(1, 2)?.reshape((items, queries, width))
+    softmax::composed(&scores)?.matmul(&v)?.transpose(1, 2)?.reshape((items, queries, heads * head))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,8 +103,9 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn head(self, dims: Dims, tokens: usize, b: usize, h: usize) -> &'a [f32] {
-        &self.data[b * tokens * self.stride + self.offset + h * dims.head..]
+    /// A head of the rows from this one on.
+    fn head(self, dims: Dims, row: usize, h: usize) -> &'a [f32] {
+        &self.data[row * self.stride + self.offset + h * dims.head..]
     }
 }
 
@@ -149,13 +121,13 @@ struct RowsMut {
 unsafe impl Sync for RowsMut {}
 
 impl RowsMut {
-    /// Copies (tokens, head) numbers to their place.
+    /// Copies (tokens, head) numbers to a head of the rows from `first` on.
     ///
     /// # Safety
-    /// `data` must point to (items, tokens, stride) numbers, and no other thread may touch this head of this item.
-    unsafe fn write(self, dims: Dims, tokens: usize, b: usize, h: usize, from: &[f32]) {
+    /// `data` must have room for these rows, and no other thread may touch this head of them.
+    unsafe fn write(self, dims: Dims, [first, tokens]: [usize; 2], h: usize, from: &[f32]) {
         for (t, row) in from.chunks(dims.head).enumerate().take(tokens) {
-            let start = (b * tokens + t) * self.stride + self.offset + h * dims.head;
+            let start = (first + t) * self.stride + self.offset + h * dims.head;
             // SAFETY: within the allocation and this thread's own, by the contract above.
             unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), self.data.add(start), dims.head) };
         }
@@ -184,52 +156,60 @@ thread_local! {
 struct Fused {
     dims: Dims,
     mask: Mask,
+    /// The one query of each item, if there is one.
+    places: Option<Places>,
 }
 
-fn view(data: &[f32], stride: usize) -> View<'_> {
-    View { data, row_stride: stride, column_stride: 1 }
-}
-
-fn turned_view(data: &[f32], stride: usize) -> View<'_> {
-    View { data, row_stride: 1, column_stride: stride }
+/// Writes `scale · (a · b)`, the rows of `out` so far apart as those of `a`'s product are long.
+fn multiply(a: View<'_>, rows: usize, b: &Packed, scale: f32, out: &mut [f32]) {
+    Product { scale, ..Product::new(a, rows, b) }.run_here(out, b.shape().1);
 }
 
 impl Fused {
+    /// The row of an item's first query among the inputs.
+    fn query_row(&self, b: usize) -> usize {
+        match &self.places {
+            Some(places) => b * self.dims.keys + places[b],
+            None => b * self.dims.queries,
+        }
+    }
+
     /// The attention weights of one head: softmax(scale · q kᵀ) with hidden keys at 0, (queries, keys).
     fn weights(&self, q: Rows<'_>, k: Rows<'_>, b: usize, h: usize, s: &mut Packed, scores: &mut Vec<f32>) {
         let Dims { queries, keys, head, .. } = self.dims;
-        s.refill(turned_view(k.head(self.dims, keys, b, h), k.stride), head, keys);
+        s.refill(View::turned(k.head(self.dims, b * keys, h), k.stride), head, keys);
         scores.clear();
         scores.resize(queries * keys, 0.0);
-        let q_head = view(q.head(self.dims, queries, b, h), q.stride);
-        matmul_serial(q_head, queries, s, self.dims.scale(), scores, keys);
-        for (i, row) in scores.chunks_mut(keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(self.mask.visible(b, i, keys));
-            if !seen.is_empty() {
+        let q_head = View::rows(q.head(self.dims, self.query_row(b), h), q.stride);
+        multiply(q_head, queries, s, self.dims.scale(), scores);
+        let seen = |i| self.mask.visible(b, self.places.as_ref().map_or(i, |places| places[b]), keys);
+        if self.mask.has_holes() {
+            for (i, row) in scores.chunks_mut(keys).enumerate() {
                 // So low that its exponential is 0, like that of −∞, which a kernel need not expect.
-                self.mask.fill_holes(b, keys, seen, -1e30);
-                softmax_row(seen);
+                self.mask.fill_holes(b, keys, &mut row[..seen(i)], -1e30);
             }
-            hidden.fill(0.0);
         }
+        softmax::rows(scores, keys, seen);
     }
 
     fn forward(&self, q: Rows<'_>, k: Rows<'_>, v: Rows<'_>) -> (CpuStorage, Shape) {
         let Dims { items, queries, keys, heads, head } = self.dims;
         let width = heads * head;
-        let mut out = vec![0.0; items * queries * width];
+        let mut out = Vec::with_capacity(items * queries * width);
         let place = RowsMut { data: out.as_mut_ptr(), stride: width, offset: 0 };
         pool::run(items * heads, |part| {
             let (b, h) = (part / heads, part % heads);
             SCRATCH.with_borrow_mut(|s| {
                 self.weights(q, k, b, h, &mut s.packed, &mut s.scores);
-                s.packed.refill(view(v.head(self.dims, keys, b, h), v.stride), keys, head);
+                s.packed.refill(View::rows(v.head(self.dims, b * keys, h), v.stride), keys, head);
                 s.out.resize(queries * head, 0.0);
-                matmul_serial(view(&s.scores, keys), queries, &s.packed, 1.0, &mut s.out[..queries * head], head);
+                multiply(View::rows(&s.scores, keys), queries, &s.packed, 1.0, &mut s.out[..queries * head]);
                 // SAFETY: `out` has this shape, and part (b, h) is this thread's alone.
-                unsafe { place.write(self.dims, queries, b, h, &s.out) };
+                unsafe { place.write(self.dims, [b * queries, queries], h, &s.out) };
             });
         });
+        // SAFETY: every head of every item was written.
+        unsafe { out.set_len(items * queries * width) };
         (CpuStorage::F32(out), (items, queries, width).into())
     }
 
@@ -242,34 +222,34 @@ impl Fused {
                 let Scratch { packed, scores, grads, turned, out } = s;
                 out.resize(queries.max(keys) * head, 0.0);
                 self.weights(q, k, b, h, packed, scores);
-                let out_grad = grad.head(self.dims, queries, b, h);
+                let out_grad = grad.head(self.dims, b * queries, h);
                 // dV = Pᵀ dO
                 transpose(scores, queries, keys, turned);
-                packed.refill(view(out_grad, grad.stride), queries, head);
-                matmul_serial(view(turned, queries), keys, packed, 1.0, &mut out[..keys * head], head);
+                packed.refill(View::rows(out_grad, grad.stride), queries, head);
+                multiply(View::rows(turned, queries), keys, packed, 1.0, &mut out[..keys * head]);
                 // SAFETY: here and below, head (b, h) is this thread's alone.
-                unsafe { into[2].write(self.dims, keys, b, h, out) };
+                unsafe { into[2].write(self.dims, [b * keys, keys], h, out) };
                 // dP = dO Vᵀ, then through the softmax
-                packed.refill(turned_view(v.head(self.dims, keys, b, h), v.stride), head, keys);
+                packed.refill(View::turned(v.head(self.dims, b * keys, h), v.stride), head, keys);
                 grads.resize(queries * keys, 0.0);
                 let grads = &mut grads[..queries * keys];
-                matmul_serial(view(out_grad, grad.stride), queries, packed, 1.0, grads, keys);
+                multiply(View::rows(out_grad, grad.stride), queries, packed, 1.0, grads);
                 for (p, g) in scores.chunks(keys).zip(grads.chunks_mut(keys)) {
-                    softmax_row_backward(p, g);
+                    softmax::row_backward(p, g);
                 }
                 // dQ = scale · dS K
-                packed.refill(view(k.head(self.dims, keys, b, h), k.stride), keys, head);
+                packed.refill(View::rows(k.head(self.dims, b * keys, h), k.stride), keys, head);
                 let out_q = &mut out[..queries * head];
-                matmul_serial(view(grads, keys), queries, packed, self.dims.scale(), out_q, head);
+                multiply(View::rows(grads, keys), queries, packed, self.dims.scale(), out_q);
                 // SAFETY: as above.
-                unsafe { into[0].write(self.dims, queries, b, h, out) };
+                unsafe { into[0].write(self.dims, [self.query_row(b), queries], h, out) };
                 // dK = scale · dSᵀ Q
                 transpose(grads, queries, keys, turned);
-                packed.refill(view(q.head(self.dims, queries, b, h), q.stride), queries, head);
+                packed.refill(View::rows(q.head(self.dims, self.query_row(b), h), q.stride), queries, head);
                 let out_k = &mut out[..keys * head];
-                matmul_serial(view(turned, queries), keys, packed, self.dims.scale(), out_k, head);
+                multiply(View::rows(turned, queries), keys, packed, self.dims.scale(), out_k);
                 // SAFETY: as above.
-                unsafe { into[1].write(self.dims, keys, b, h, out) };
+                unsafe { into[1].write(self.dims, [b * keys, keys], h, out) };
             });
         });
     }
@@ -297,7 +277,9 @@ impl CustomOp1 for Fused {
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let width = self.dims.heads * self.dims.head;
-        let mut out = vec![0.0; qkv.elem_count()];
+        // Queries that were not asked have no gradient; all others are written below.
+        let mut out =
+            if self.places.is_some() { vec![0.0; qkv.elem_count()] } else { Vec::with_capacity(qkv.elem_count()) };
         let data = out.as_mut_ptr();
         let into = [0, 1, 2].map(|i| RowsMut { data, stride: 3 * width, offset: i * width });
         super::with_slice(qkv, |qkv| {
@@ -305,6 +287,8 @@ impl CustomOp1 for Fused {
                 self.backward(thirds(qkv, width), Rows { data: grad, stride: width, offset: 0 }, into);
             })
         })??;
+        // SAFETY: queries, keys and values of every head of every item were written.
+        unsafe { out.set_len(qkv.elem_count()) };
         Ok(Some(Tensor::from_vec(out, qkv.shape(), qkv.device())?))
     }
 }

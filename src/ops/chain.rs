@@ -4,6 +4,7 @@
 //! What is cheap to compute again is not kept: the normalised input and the activations, of which only the input,
 //! before the function, stays. The gradient of the stream of tokens is added to in place.
 
+use super::gemm::{Norm, Onto, Product};
 use super::gradients::Parameters;
 use super::layer_norm::{self, LayerNorm};
 use super::scratch::{Buffer, buffer};
@@ -111,13 +112,16 @@ impl Chain {
         }
     }
 
+    /// Calls `f` with the norm of the input, if there is one.
+    fn with_norm<T>(&self, f: impl FnOnce(Option<Norm<'_>>) -> Result<T>) -> Result<T> {
+        let Some(norm) = &self.norm else { return f(None) };
+        let (weight, bias) = (Numbers::of(&norm.weight)?, Numbers::of(&norm.bias)?);
+        f(Some(Norm { weight: &weight, bias: &bias, eps: norm.eps }))
+    }
+
     /// The normalised input, if there is a norm.
     fn normed(&self, x: &[f32]) -> Result<Option<Buffer>> {
-        let Some(norm) = &self.norm else { return Ok(None) };
-        let mut out = buffer(x.len());
-        out.copy_from_slice(x);
-        layer_norm::normalize_rows(&mut out, &Numbers::of(&norm.weight)?, &Numbers::of(&norm.bias)?, norm.eps);
-        Ok(Some(out))
+        self.with_norm(|norm| Ok(norm.map(|norm| norm.rows(x))))
     }
 }
 
@@ -150,51 +154,30 @@ struct Fused {
 impl Fused {
     fn run(&self, x: &[f32], residual: Option<&[f32]>) -> Result<Vec<f32>> {
         let Chain { first, act, second, .. } = &self.chain;
-        let normed = self.chain.normed(x)?;
-        let input = normed.as_deref().unwrap_or(x);
-        let width = first.weight().dim(0)?;
-        let rows = x.len() / first.weight().dim(1)?.max(1);
+        let onto = residual.map_or(Onto::Nothing, Onto::Numbers);
+        let [first_seeds, second_seeds] = &self.seeds;
         let keeps = self.tracked && *act != Activation::Identity;
-        let start = || match residual {
-            Some(residual) => residual.to_vec(),
-            None => vec![0.0; rows * self.chain.outputs().unwrap_or(0)],
-        };
-        let last = |linear: &Linear, x: &[f32], seeds: &[u64], act| {
-            let mut out = start();
-            linear.write(x, seeds, act, residual.is_some(), &mut out)?;
-            Ok(out)
-        };
-        if second.is_none() && *act == Activation::Identity {
-            return last(first, input, &self.seeds[0], Activation::Identity);
+        if second.is_none() && !keeps {
+            return self.chain.with_norm(|norm| first.make(x, norm, first_seeds, *act, onto));
         }
-        if !keeps && residual.is_none() && second.is_none() {
-            return last(first, input, &self.seeds[0], *act);
-        }
-        let mut hidden = if keeps { Hidden::Kept(vec![0.0; rows * width]) } else { Hidden::Lent(buffer(rows * width)) };
-        let early = if keeps { Activation::Identity } else { *act };
-        first.write(input, &self.seeds[0], early, false, hidden.numbers())?;
-        drop(normed);
-        let mut activated = None;
-        let result = match &mut hidden {
-            Hidden::Kept(kept) => {
-                let mut copy = buffer(kept.len());
-                act.write_parallel(kept, &mut copy);
-                &*activated.insert(copy)
-            }
-            Hidden::Lent(lent) => &*lent,
-        };
-        let out = match second {
-            Some(second) => last(second, result, &self.seeds[1], Activation::Identity)?,
-            None => {
-                let mut out = start();
-                out.iter_mut().zip(&**result).for_each(|(out, y)| *out += y);
-                out
-            }
-        };
-        if let Hidden::Kept(kept) = hidden {
+        let mut lent = None;
+        if keeps {
+            let kept =
+                self.chain.with_norm(|norm| first.make(x, norm, first_seeds, Activation::Identity, Onto::Nothing))?;
+            let copy = lent.insert(buffer(kept.len()));
+            act.write_parallel(&kept, copy);
             let _ = self.hidden.set(kept);
+        } else {
+            let (width, inputs) = first.weight().dims2()?;
+            let out = lent.insert(buffer(x.len() / inputs.max(1) * width));
+            self.chain.with_norm(|norm| first.write(x, norm, first_seeds, *act, out))?;
         }
-        Ok(out)
+        let hidden = lent.as_deref().unwrap_or_default();
+        match (second, residual) {
+            (Some(second), _) => second.make(hidden, None, second_seeds, Activation::Identity, onto),
+            (None, Some(residual)) => Ok(hidden.iter().zip(residual).map(|(y, residual)| y + residual).collect()),
+            (None, None) => Ok(hidden.to_vec()),
+        }
     }
 
     fn backward(&self, x: &[f32], grad: &[f32], wants_input: bool) -> Result<Option<Vec<f32>>> {
@@ -208,9 +191,9 @@ impl Fused {
             };
             second.parameter_gradients(z, *act, grad, &self.parameters)?;
             let needs = self.needs_first(wants_input);
-            let mut dz = buffer(z.len());
+            let (mut dz, width) = (buffer(z.len()), second.weight().dim(1)?);
             if needs {
-                second.input_gradient(grad, false, &mut dz)?;
+                second.input_gradient(grad, |product| product.run(&mut dz, width))?;
             }
             if !second.low_rank().is_empty() {
                 let mut a = buffer(z.len());
@@ -241,15 +224,22 @@ impl Fused {
         let wants_inside = wants_input || trains_norm;
         // The input's gradient starts as that of the sum which it is a part of.
         let own = self.residual == Residual::Input;
-        let mut dx = if own { grad.to_vec() } else { vec![0.0; x.len()] };
-        let mut dh = norm.is_some().then(|| buffer(x.len()));
-        let target = dh.as_deref_mut().unwrap_or(&mut dx);
-        if wants_inside {
-            first.input_gradient(through, own && norm.is_none(), target)?;
+        let (mut dx, mut dh) = (Vec::new(), None);
+        let width = first.weight().dim(1)?;
+        if norm.is_none() {
+            let onto = if own { Onto::Numbers(grad) } else { Onto::Nothing };
+            dx = match wants_inside {
+                true => first.input_gradient(through, |product| Product { onto, ..product }.make())?,
+                false => Vec::new(),
+            };
+        } else if wants_inside {
+            dx = if own { grad.to_vec() } else { vec![0.0; x.len()] };
+            let dh = dh.insert(buffer(x.len()));
+            first.input_gradient(through, |product| product.run(dh, width))?;
         }
+        let target = dh.as_deref_mut().unwrap_or(&mut dx);
         if !first.low_rank().is_empty() {
-            let normed = self.chain.normed(x)?;
-            let stride = first.weight().dim(0)?;
+            let (normed, stride) = (self.chain.normed(x)?, first.weight().dim(0)?);
             for (update, seed) in first.low_rank().iter().zip(&self.seeds[0]) {
                 let input = normed.as_deref().unwrap_or(x);
                 let dx = wants_inside.then_some(&mut *target);
@@ -276,21 +266,6 @@ impl Fused {
         wants_input
             || self.chain.first.is_trained()
             || norm.is_some_and(|norm| norm.weight.track_op() || norm.bias.track_op())
-    }
-}
-
-/// The input of the activation: kept for the backward, or forgotten after the forward.
-enum Hidden {
-    Kept(Vec<f32>),
-    Lent(Buffer),
-}
-
-impl Hidden {
-    fn numbers(&mut self) -> &mut [f32] {
-        match self {
-            Self::Kept(numbers) => numbers,
-            Self::Lent(buffer) => buffer,
-        }
     }
 }
 

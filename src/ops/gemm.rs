@@ -1,17 +1,19 @@
-//! Matrix product with a packed right-hand side: `out = act(a · b + bias)`.
+//! Matrix product with a packed right-hand side: `out = act(norm(a) · b + bias)`.
 //!
 //! Weights are packed ([`Packed`]), at load or where they are trained at each call, into panels as wide as two vector
-//! registers; a tile of up to 14 rows is multiplied with one panel at a time, each output number being summed over `k`
-//! in order by one chain of multiply-adds. So a row's result does not depend on how many rows there are or which
+//! registers; a tile of up to 14 rows is multiplied with one panel at a time (`tile`), each output number being summed over
+//! `k` in order by one chain of multiply-adds. So a row's result does not depend on how many rows there are or which
 //! thread computes it.
-//! Instruction sets (AVX-512, AVX2, NEON, portable) are chosen at run time by `rten-simd`.
 
+use super::layer_norm::normalize_row;
 use super::pack::pack_tile;
 pub use super::pack::{Packed, View};
+use super::scratch::{Buffer, buffer};
+use super::tile::{Block, Finish, Out, ROWS};
 use super::{Activation, pool};
-use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, SimdOp};
+use rten_simd::SimdOp;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Computes `out = act(a · b + bias)` on the pool: `a` is `m` × `k` and `out` `m` × `n`, both row-major.
 pub fn matmul(a: &[f32], m: usize, b: &Packed, bias: Option<&[f32]>, act: Activation, out: &mut [f32]) {
@@ -20,7 +22,7 @@ pub fn matmul(a: &[f32], m: usize, b: &Packed, bias: Option<&[f32]>, act: Activa
     Product { bias, act, ..Product::new(View::rows(a, k), m, b) }.run(out, n);
 }
 
-/// A product to be computed on the pool: `out = act(scale · (a · b) + bias)`, or `out += scale · (a · b) + bias`.
+/// A product to be computed: `out = onto + act(scale · (norm(a) · b) + bias)`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// The left side, `m` × `k`, its rows or its columns contiguous.
@@ -29,289 +31,200 @@ pub struct Product<'a> {
     pub m: usize,
     /// The right side, `k` × `n`.
     pub b: &'a Packed,
+    /// Applied to each row of the left side, which must then be contiguous.
+    pub norm: Option<Norm<'a>>,
     /// Added to each row.
     pub bias: Option<&'a [f32]>,
     /// Applied to the sums.
     pub act: Activation,
     /// Multiplies the products.
     pub scale: f32,
-    /// Whether `out` is added to instead of written; then `act` is the identity.
-    pub add: bool,
+    /// What all that is added to.
+    pub onto: Onto<'a>,
+}
+
+/// A layer norm: weight and bias of `k` numbers, and what is added to the variance.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// The scale.
+    pub weight: &'a [f32],
+    /// The shift.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl Norm<'_> {
+    /// Rows that are normalised beforehand.
+    pub(super) fn rows(self, x: &[f32]) -> Buffer {
+        let mut out = buffer(x.len());
+        let len = NORMED_ROWS * self.weight.len().max(1);
+        pool::chunks(&mut out, len, |i, rows| {
+            rows.copy_from_slice(&x[i * len..][..rows.len()]);
+            let rows = rows.chunks_mut(self.weight.len().max(1));
+            rows.for_each(|row| normalize_row(row, self.weight, self.bias, self.eps));
+        });
+        out
+    }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub enum Onto<'a> {
+    /// Nothing: the output is written over.
+    Nothing,
+    /// What the output holds.
+    Output,
+    /// These numbers, with the output's stride.
+    Numbers(&'a [f32]),
 }
 
 impl<'a> Product<'a> {
     /// `a · b` and nothing else.
     pub fn new(a: View<'a>, m: usize, b: &'a Packed) -> Self {
-        Self { a, m, b, bias: None, act: Activation::Identity, scale: 1.0, add: false }
+        let (act, onto) = (Activation::Identity, Onto::Nothing);
+        Self { a, m, b, norm: None, bias: None, act, scale: 1.0, onto }
     }
 
-    /// Computes it; `out` has `stride` numbers a row, of which `n` are written.
+    /// Computes it on the pool; `out` has `stride` numbers a row, of which `n` are written.
     pub fn run(self, out: &mut [f32], stride: usize) {
-        let Self { a, m, b, bias, act, scale, add } = self;
-        let (k, n) = b.shape();
-        if m == 0 || n == 0 {
-            return;
-        }
-        assert!(out.len() >= (m - 1) * stride + n && stride >= n, "output too short for {m} x {n}");
-        assert!(k == 0 || a.data.len() > (m - 1) * a.row_stride + (k - 1) * a.column_stride, "left side too short");
-        assert!(!add || act == Activation::Identity, "sums have no activation");
-        let panels = n.div_ceil(b.width);
+        self.spread(self.place(out, stride));
+    }
+
+    /// Computes it on the pool; `out` has room for all rows.
+    fn spread(self, out: Out) {
+        self.check(out.stride);
+        let (m, (k, n)) = (self.m, self.b.shape());
         let threads = if m * n * k < SMALL { 1 } else { pool::threads() };
-        let out = Out { data: out.as_mut_ptr(), stride };
-        if m >= 2 * ROWS * threads {
+        let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(self.b.width));
+        if tiles >= 2 * threads {
             // Many rows: each part takes some rows and all columns.
-            let rows = m.div_ceil(threads).next_multiple_of(ROWS).min(BLOCK_ROWS);
-            pool::run(m.div_ceil(rows), |part| {
-                let first = part * rows;
-                let rows = first..m.min(first + rows);
-                let job = Job { a, b, bias, act, out, rows, panels: 0..panels, scale, add };
+            let parts = threads * tiles.div_ceil(threads * block_rows(k) / ROWS);
+            let edge = |part: usize| (part * tiles / parts * ROWS).min(m);
+            pool::run(parts, |part| {
                 // SAFETY: the parts' rows are disjoint and lie within `out`.
-                unsafe { job.run() }
+                unsafe { self.part(out, edge(part)..edge(part + 1), 0..panels) }
             });
         } else {
             // Few rows: each part takes all rows and some columns.
-            let share = panels.div_ceil(threads);
-            pool::run(panels.div_ceil(share.max(1)), |part| {
-                let first = part * share;
-                let panels = first..panels.min(first + share);
-                let job = Job { a, b, bias, act, out, rows: 0..m, panels, scale, add };
+            let parts = threads.min(panels);
+            pool::run(parts, |part| {
                 // SAFETY: the parts' columns are disjoint and lie within `out`.
-                unsafe { job.run() }
+                unsafe { self.part(out, 0..m, part * panels / parts..(part + 1) * panels / parts) }
             });
         }
     }
-}
 
-/// Computes `out = scale · (a · b)` on the calling thread; `a` is `m` rows seen through a view with unit column
-/// stride, `out` has `stride` numbers a row.
-pub fn matmul_serial(a: View<'_>, m: usize, b: &Packed, scale: f32, out: &mut [f32], stride: usize) {
-    let (k, n) = b.shape();
-    assert_eq!(a.column_stride, 1, "rows of the left side must be contiguous");
-    assert!(m == 0 || a.data.len() >= (m - 1) * a.row_stride + k, "left side too short");
-    assert!(m == 0 || out.len() >= (m - 1) * stride + n && stride >= n, "output too short");
-    let out = Out { data: out.as_mut_ptr(), stride };
-    let job = Job {
-        a,
-        b,
-        bias: None,
-        act: Activation::Identity,
-        out,
-        rows: 0..m,
-        panels: 0..n.div_ceil(b.width),
-        scale,
-        add: false,
-    };
-    // SAFETY: this thread owns all of `out`, whose length was checked above.
-    unsafe { job.run() }
+    /// The same as new numbers, row after row.
+    pub fn make(self) -> Vec<f32> {
+        let n = self.b.n;
+        assert!(!matches!(self.onto, Onto::Output), "new numbers hold nothing to add to");
+        let mut out = Vec::with_capacity(self.m * n);
+        self.spread(Out { data: out.as_mut_ptr(), stride: n });
+        // SAFETY: every number of every row was written.
+        unsafe { out.set_len(self.m * n) };
+        out
+    }
+
+    /// The same on the calling thread.
+    pub fn run_here(self, out: &mut [f32], stride: usize) {
+        let out = self.place(out, stride);
+        self.check(stride);
+        // SAFETY: this thread owns all of `out`.
+        unsafe { self.part(out, 0..self.m, 0..self.b.n.div_ceil(self.b.width)) }
+    }
+
+    /// Where the output goes, which must be long enough.
+    fn place(&self, out: &mut [f32], stride: usize) -> Out {
+        assert!(self.fits(out.len(), stride), "output too short for {} x {}", self.m, self.b.n);
+        Out { data: out.as_mut_ptr(), stride }
+    }
+
+    fn fits(&self, len: usize, stride: usize) -> bool {
+        let (m, n) = (self.m, self.b.n);
+        m == 0 || n == 0 || len >= (m - 1) * stride + n && stride >= n
+    }
+
+    /// Looks whether all inputs are long enough.
+    fn check(&self, stride: usize) {
+        let (m, (k, n), a) = (self.m, self.b.shape(), self.a);
+        if let Onto::Numbers(numbers) = self.onto {
+            assert!(self.fits(numbers.len(), stride), "what is added to is too short for {m} x {n}");
+        }
+        let last = (m.max(1) - 1) * a.row_stride + (k.max(1) - 1) * a.column_stride;
+        assert!(m == 0 || k == 0 || a.data.len() > last, "left side too short");
+        assert!(self.bias.is_none_or(|bias| bias.len() == n), "a bias of {n} numbers");
+        let norm = |norm: Norm<'_>| a.column_stride == 1 && norm.weight.len() == k && norm.bias.len() == k;
+        assert!(self.norm.is_none_or(norm), "a norm of {k} contiguous numbers");
+    }
+
+    /// # Safety
+    /// No other thread may touch these rows and columns of `out`, and they must lie within its allocation.
+    unsafe fn part(&self, out: Out, rows: Range<usize>, panels: Range<usize>) {
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        let k = self.b.k;
+        let onto = match self.onto {
+            Onto::Nothing => None,
+            Onto::Output => Some(out.data.cast_const()),
+            Onto::Numbers(numbers) => Some(numbers.as_ptr()),
+        };
+        SCRATCH.with_borrow_mut(|[tiles, lines]| {
+            for first in rows.clone().step_by(block_rows(k)) {
+                let count = block_rows(k).min(rows.end - first);
+                tiles.resize(count.next_multiple_of(ROWS) * k, 0.0);
+                for (t, tile) in tiles.chunks_mut((ROWS * k).max(1)).enumerate() {
+                    self.pack(first + t * ROWS, ROWS.min(count - t * ROWS), lines, tile);
+                }
+                // SAFETY: `first` is a row of both.
+                let (onto, out) = unsafe {
+                    let at = first * out.stride;
+                    (onto.map(|onto| onto.add(at)), Out { data: out.data.add(at), stride: out.stride })
+                };
+                let finish = Finish { bias: self.bias, act: self.act, scale: self.scale, onto, out };
+                Block { tiles, rows: count, b: self.b, panels: panels.clone(), finish }.dispatch();
+            }
+        });
+    }
+
+    /// Packs some rows of the left side, normalised where that is asked for.
+    fn pack(&self, first: usize, rows: usize, lines: &mut Vec<f32>, tile: &mut [f32]) {
+        let (k, a) = (self.b.k, self.a);
+        let Some(norm) = self.norm else { return pack_tile(a, first, rows, ROWS, k, tile) };
+        lines.resize(ROWS * k, 0.0);
+        for (r, line) in lines.chunks_mut(k.max(1)).enumerate().take(rows) {
+            line.copy_from_slice(&a.data[(first + r) * a.row_stride..][..k]);
+            normalize_row(line, norm.weight, norm.bias, norm.eps);
+        }
+        pack_tile(View::rows(lines, k), 0, rows, ROWS, k, tile);
+    }
 }
 
 /// Computes `out = act(a · b + bias)` on the calling thread; `a` and `out` are row-major.
 pub(super) fn matmul_block(a: &[f32], b: &Packed, bias: Option<&[f32]>, act: Activation, out: &mut [f32]) {
     let (k, n) = b.shape();
-    let m = out.len() / n.max(1);
-    assert_eq!((a.len(), out.len()), (m * k, m * n), "a product of {m} x {k} x {n}");
-    let a = View { data: a, row_stride: k, column_stride: 1 };
-    let out = Out { data: out.as_mut_ptr(), stride: n };
-    let job = Job { a, b, bias, act, out, rows: 0..m, panels: 0..n.div_ceil(b.width), scale: 1.0, add: false };
-    // SAFETY: this thread owns all of `out`, whose length was checked above.
-    unsafe { job.run() }
+    Product { bias, act, ..Product::new(View::rows(a, k), out.len() / n.max(1), b) }.run_here(out, n);
 }
 
+/// How many rows one thread normalises at a time.
+const NORMED_ROWS: usize = 16;
 /// Below this many multiply-adds a product stays on the calling thread.
 const SMALL: usize = 1 << 15;
-/// The rows of the widest tile.
-const ROWS: usize = 14;
-/// The most rows that one part packs at a time: 112 rows of 768 inputs are 344 KB, which stay in the second cache.
+
+/// The rows that a convolution unfolds at a time.
 pub(super) const BLOCK_ROWS: usize = 8 * ROWS;
 
-#[derive(Clone, Copy)]
-struct Out {
-    data: *mut f32,
-    stride: usize,
+/// The most rows that one part packs at a time: with the panels that go by they are to stay in the second cache.
+fn block_rows(k: usize) -> usize {
+    (BLOCK_NUMBERS / k.max(1) / ROWS).clamp(4, 16) * ROWS
 }
 
-// SAFETY: `Out` is only written through `Job::run`, whose callers hand disjoint parts to different threads.
-unsafe impl Sync for Out {}
-// SAFETY: as above.
-unsafe impl Send for Out {}
-
-struct Job<'a> {
-    a: View<'a>,
-    b: &'a Packed,
-    bias: Option<&'a [f32]>,
-    act: Activation,
-    out: Out,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
-    scale: f32,
-    add: bool,
-}
+/// How many numbers those rows may have: 512 KB.
+const BLOCK_NUMBERS: usize = 1 << 17;
 
 thread_local! {
-    static TILES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Job<'_> {
-    /// # Safety
-    /// No other thread may touch this job's rows and columns of `out`, and they must lie within its allocation.
-    unsafe fn run(self) {
-        if self.rows.is_empty() || self.panels.is_empty() {
-            return;
-        }
-        let k = self.b.k;
-        let columns = self.panels.start * self.b.width..self.b.n.min(self.panels.end * self.b.width);
-        TILES.with_borrow_mut(|tiles| {
-            let mut first = self.rows.start;
-            while first < self.rows.end {
-                let rows = BLOCK_ROWS.min(self.rows.end - first);
-                tiles.resize(rows.next_multiple_of(ROWS) * k, 0.0);
-                for (t, tile) in tiles.chunks_mut((ROWS * k).max(1)).enumerate() {
-                    pack_tile(self.a, first + t * ROWS, ROWS.min(rows - t * ROWS), ROWS, k, tile);
-                }
-                let block = Block {
-                    tiles,
-                    rows,
-                    b: self.b,
-                    bias: self.bias,
-                    // SAFETY: `first` is a row of `out`.
-                    out: Out { data: unsafe { self.out.data.add(first * self.out.stride) }, stride: self.out.stride },
-                    panels: self.panels.clone(),
-                    scale: self.scale,
-                    add: self.add,
-                };
-                block.dispatch();
-                if self.act != Activation::Identity {
-                    for row in first..first + rows {
-                        // SAFETY: these columns of the row are this job's own and lie within `out`.
-                        let line = unsafe {
-                            let start = self.out.data.add(row * self.out.stride + columns.start);
-                            std::slice::from_raw_parts_mut(start, columns.len())
-                        };
-                        self.act.apply(line);
-                    }
-                }
-                first += rows;
-            }
-        });
-    }
-}
-
-/// One block of packed rows times a range of panels.
-struct Block<'a> {
-    tiles: &'a [f32],
-    rows: usize,
-    b: &'a Packed,
-    bias: Option<&'a [f32]>,
-    out: Out,
-    panels: std::ops::Range<usize>,
-    scale: f32,
-    add: bool,
-}
-
-impl SimdOp for Block<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let k = self.b.k;
-        for p in self.panels.clone() {
-            let panel = &self.b.panels[p * k * self.b.width..][..k * self.b.width];
-            for t in 0..self.rows.div_ceil(ROWS) {
-                let tile = &self.tiles[t * ROWS * k..][..ROWS * k];
-                let rows = ROWS.min(self.rows - t * ROWS);
-                let at = Place { first: t * ROWS, rows, panel: p };
-                // Wide registers come in thirty-twos: 14 x 2 accumulators fit. Narrower sets get narrower tiles.
-                if isa.f32().len() >= 16 {
-                    match rows {
-                        13.. => self.tile::<I, 14>(isa, tile, panel, at, 0),
-                        9.. => self.tile::<I, 12>(isa, tile, panel, at, 0),
-                        5.. => self.tile::<I, 8>(isa, tile, panel, at, 0),
-                        3.. => self.tile::<I, 4>(isa, tile, panel, at, 0),
-                        2 => self.tile::<I, 2>(isa, tile, panel, at, 0),
-                        _ => self.tile::<I, 1>(isa, tile, panel, at, 0),
-                    }
-                } else {
-                    let mut row = 0;
-                    while row < rows {
-                        match rows - row {
-                            4.. => self.tile::<I, 6>(isa, tile, panel, at, row),
-                            2.. => self.tile::<I, 3>(isa, tile, panel, at, row),
-                            _ => self.tile::<I, 1>(isa, tile, panel, at, row),
-                        }
-                        row += match rows - row {
-                            4.. => 6,
-                            2.. => 3,
-                            _ => 1,
-                        };
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    first: usize,
-    rows: usize,
-    panel: usize,
-}
-
-impl Block<'_> {
-    /// Multiplies rows `from .. from + R` of a packed tile with a panel and stores those that exist.
-    #[inline(always)]
-    fn tile<I: Isa, const R: usize>(&self, isa: I, tile: &[f32], panel: &[f32], at: Place, from: usize) {
-        let ops = isa.f32();
-        let len = ops.len();
-        let k = self.b.k;
-        debug_assert!(tile.len() >= ROWS * k && panel.len() >= 2 * len * k);
-        let mut sums = [[ops.zero(); 2]; R];
-        for i in 0..k {
-            // SAFETY: a tile has ROWS numbers for each of k steps (rows past its end are zero or, beyond ROWS, not
-            // read: `from + R` is clamped below), a panel two registers' worth.
-            unsafe {
-                let b = panel.as_ptr().add(i * 2 * len);
-                let (b0, b1) = (ops.load_ptr(b), ops.load_ptr(b.add(len)));
-                let a = tile.as_ptr().add(i * ROWS);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    let value = ops.splat(*a.add((from + r).min(ROWS - 1)));
-                    sum[0] = ops.mul_add(value, b0, sum[0]);
-                    sum[1] = ops.mul_add(value, b1, sum[1]);
-                }
-            }
-        }
-        let column = at.panel * 2 * len;
-        let width = (2 * len).min(self.b.n - column);
-        let scale = ops.splat(self.scale);
-        for (r, sum) in sums.iter().enumerate().take(at.rows.saturating_sub(from)) {
-            // SAFETY: row and columns exist; `Job::run`'s contract makes them ours.
-            let out = unsafe {
-                let start = self.out.data.add((at.first + from + r) * self.out.stride + column);
-                std::slice::from_raw_parts_mut(start, width)
-            };
-            for (half, sum) in sum.iter().enumerate() {
-                let start = half * len;
-                if start >= width {
-                    break;
-                }
-                let count = len.min(width - start);
-                let mask = ops.first_n_mask(count);
-                let mut value = ops.mul(*sum, scale);
-                if let Some(bias) = self.bias {
-                    let (bias, _) = ops.load_pad(&bias[column + start..column + start + count]);
-                    value = ops.add(value, bias);
-                }
-                // SAFETY: the mask keeps the load and the store within `out`.
-                unsafe {
-                    let out = out.as_mut_ptr().add(start);
-                    if self.add {
-                        value = ops.add(ops.load_ptr_mask(out, mask), value);
-                    }
-                    ops.store_ptr_mask(value, out, mask);
-                }
-            }
-        }
-    }
+    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 #[cfg(test)]

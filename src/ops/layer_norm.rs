@@ -93,18 +93,21 @@ const ROWS: usize = 16;
 pub(super) fn normalize_rows(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
     let width = weight.len();
     pool::chunks(x, ROWS * width, |_, rows| {
-        for row in rows.chunks_mut(width) {
-            let (mean, scale) = statistics(row, eps);
-            let options = NormalizeOptions {
-                pre_scale_bias: mean,
-                scale,
-                element_scale: Some(weight),
-                element_bias: Some(bias),
-                ..Default::default()
-            };
-            Normalize::new_mut(row, options).dispatch();
-        }
+        rows.chunks_mut(width).for_each(|row| normalize_row(row, weight, bias, eps));
     });
+}
+
+/// Normalises one row in place.
+pub(super) fn normalize_row(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
+    let (mean, scale) = statistics(row, eps);
+    let options = NormalizeOptions {
+        pre_scale_bias: mean,
+        scale,
+        element_scale: Some(weight),
+        element_bias: Some(bias),
+        ..Default::default()
+    };
+    Normalize::new_mut(row, options).dispatch();
 }
 
 /// The mean of a row and one over its standard deviation.

@@ -1,7 +1,7 @@
 //! `y = act(x Wᵀ + b)`, with weights that may be frozen and low-rank updates.
 
 use super::chain::Chain;
-use super::gemm::{Packed, Product, View};
+use super::gemm::{Norm, Onto, Packed, Product, View};
 use super::gradients::Parameters;
 use super::scratch::with_packed;
 use super::{Activation, LowRank, Numbers, columns, is_fused, slice};
@@ -150,33 +150,74 @@ impl Linear {
         Ok(self.packed.get_or_init(|| packed).clone())
     }
 
-    /// Writes `act(x Wᵀ + b)` of rows of inputs, or adds it; parameters must be contiguous.
-    pub(super) fn write(&self, x: &[f32], seeds: &[u64], act: Activation, add: bool, out: &mut [f32]) -> Result<()> {
-        let (n, k) = self.weight.dims2()?;
-        let rows = out.len() / n.max(1);
-        let bias = self.bias.as_ref().map(Numbers::of).transpose()?;
-        let late = !self.low_rank.is_empty();
-        let product = |packed: &Packed, out: &mut [f32]| {
-            let act = if late { Activation::Identity } else { act };
-            Product { bias: bias.as_deref(), act, add, ..Product::new(View::rows(x, k), rows, packed) }.run(out, n);
-        };
-        let kept = KEEP.load(Ordering::Relaxed) && !self.weight.track_op();
-        if kept || self.packed.get().is_some() {
-            product(&*self.packed()?, out);
-        } else {
-            let weight = Numbers::of(&self.weight)?;
-            with_packed(|packed| {
-                packed.fill(View::turned(&weight, k), k, n, Activation::Identity);
-                product(packed, out);
-            });
+    /// `onto + act(norm(x) Wᵀ + b)` for rows of inputs; parameters must be contiguous, `onto` not the output.
+    pub(super) fn make(
+        &self,
+        x: &[f32],
+        norm: Option<Norm<'_>>,
+        seeds: &[u64],
+        act: Activation,
+        onto: Onto<'_>,
+    ) -> Result<Vec<f32>> {
+        if self.low_rank.is_empty() {
+            return self.product(x, |product| Product { norm, act, onto, ..product }.make());
         }
+        let mut out = vec![0.0; x.len() / self.inputs() * self.outputs()];
+        self.write(x, norm, seeds, act, &mut out)?;
+        match onto {
+            Onto::Numbers(numbers) => out.iter_mut().zip(numbers).for_each(|(out, number)| *out += number),
+            Onto::Nothing | Onto::Output => {}
+        }
+        Ok(out)
+    }
+
+    /// Writes `act(norm(x) Wᵀ + b)`.
+    pub(super) fn write(
+        &self,
+        x: &[f32],
+        norm: Option<Norm<'_>>,
+        seeds: &[u64],
+        act: Activation,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let n = self.outputs();
+        if self.low_rank.is_empty() {
+            return self.product(x, |product| Product { norm, act, ..product }.run(out, n));
+        }
+        let normed = norm.map(|norm| norm.rows(x));
+        let x = normed.as_deref().unwrap_or(x);
+        self.product(x, |product| product.run(out, n))?;
         for (update, seed) in self.low_rank.iter().zip(seeds) {
             update.add(x, *seed, out, n)?;
         }
-        if late {
-            act.apply_parallel(out);
-        }
+        act.apply_parallel(out);
         Ok(())
+    }
+
+    /// Calls `run` with `x Wᵀ + b`.
+    fn product<T>(&self, x: &[f32], run: impl FnOnce(Product<'_>) -> T) -> Result<T> {
+        let (n, k) = self.weight.dims2()?;
+        let bias = self.bias.as_ref().map(Numbers::of).transpose()?;
+        let of = |packed: &Packed| {
+            run(Product { bias: bias.as_deref(), ..Product::new(View::rows(x, k), x.len() / k.max(1), packed) })
+        };
+        let kept = KEEP.load(Ordering::Relaxed) && !self.weight.track_op();
+        if kept || self.packed.get().is_some() {
+            return Ok(of(&*self.packed()?));
+        }
+        let weight = Numbers::of(&self.weight)?;
+        Ok(with_packed(|packed| {
+            packed.fill(View::turned(&weight, k), k, n, Activation::Identity);
+            of(packed)
+        }))
+    }
+
+    fn outputs(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
+    fn inputs(&self) -> usize {
+        self.weight.dims()[1].max(1)
     }
 
     /// The gradients of the parameters for outputs' gradients `grad` and inputs `act(x)`.
@@ -191,10 +232,9 @@ impl Linear {
         let rows = grad.len() / n.max(1);
         if self.weight.track_op() {
             // dW = dyᵀ x
-            let mut dw = vec![0.0; n * k];
-            with_packed(|packed| {
+            let dw = with_packed(|packed| {
                 packed.fill(View::rows(x, k), rows, k, act);
-                Product::new(View::turned(grad, n), n, packed).run(&mut dw, k);
+                Product::new(View::turned(grad, n), n, packed).make()
             });
             parameters.give(&self.weight, dw)?;
         }
@@ -204,14 +244,13 @@ impl Linear {
         }
     }
 
-    /// Writes the inputs' gradient `grad · W`, or adds it; without low-rank updates.
-    pub(super) fn input_gradient(&self, grad: &[f32], add: bool, dx: &mut [f32]) -> Result<()> {
+    /// The inputs' gradient `onto + grad · W`, without low-rank updates: calls `run` with it.
+    pub(super) fn input_gradient<T>(&self, grad: &[f32], run: impl FnOnce(Product<'_>) -> T) -> Result<T> {
         let ((n, k), weight) = (self.weight.dims2()?, Numbers::of(&self.weight)?);
-        with_packed(|packed| {
+        Ok(with_packed(|packed| {
             packed.fill(View::rows(&weight, k), n, k, Activation::Identity);
-            Product { add, ..Product::new(View::rows(grad, n), grad.len() / n.max(1), packed) }.run(dx, k);
-        });
-        Ok(())
+            run(Product::new(View::rows(grad, n), grad.len() / n.max(1), packed))
+        }))
     }
 }
 

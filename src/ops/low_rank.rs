@@ -1,6 +1,6 @@
 //! Low-rank updates of a frozen linear map (Hu et al. 2021, LoRA).
 
-use super::gemm::{Product, View};
+use super::gemm::{Onto, Product, View};
 use super::gradients::Parameters;
 use super::scratch::{Buffer, buffer, with_packed};
 use super::{Activation, Dropout, Numbers};
@@ -70,7 +70,8 @@ impl LowRank {
         with_packed(|packed| {
             packed.fill(View::turned(&b, rank), rank, n, Activation::Identity);
             let product = Product::new(View::rows(&inner, rank), rows, packed);
-            Product { scale: self.scale as f32, add: true, ..product }.run(&mut out[self.rows.start..], stride);
+            Product { scale: self.scale as f32, onto: Onto::Output, ..product }
+                .run(&mut out[self.rows.start..], stride);
         });
         Ok(())
     }
@@ -124,7 +125,7 @@ impl LowRank {
             packed.fill(View::rows(&a, k), rank, k, Activation::Identity);
             let product = Product::new(View::rows(&inner, rank), rows, packed);
             match self.dropout.as_ref().filter(|_| dropped.is_some()) {
-                None => Product { add: true, ..product }.run(dx, k),
+                None => Product { onto: Onto::Output, ..product }.run(dx, k),
                 Some(dropout) => {
                     let mut all = buffer(rows * k);
                     product.run(&mut all, k);

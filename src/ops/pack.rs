@@ -3,6 +3,7 @@
 use super::{Activation, pool};
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
+use std::ops::{Deref, DerefMut};
 
 /// A strided matrix in memory: element (row, column) is at `row * row_stride + column * column_stride`.
 #[derive(Clone, Copy)]
@@ -34,7 +35,7 @@ pub struct Packed {
     pub(super) k: usize,
     pub(super) n: usize,
     pub(super) width: usize,
-    pub(super) panels: Vec<f32>,
+    pub(super) panels: Lines,
 }
 
 impl Default for Packed {
@@ -73,7 +74,7 @@ impl Packed {
 
     /// An empty value to [`Packed::refill`].
     pub fn empty() -> Self {
-        Self { k: 0, n: 0, width: panel_width(), panels: Vec::new() }
+        Self { k: 0, n: 0, width: panel_width(), panels: Lines::default() }
     }
 
     /// The shape: inputs, outputs.
@@ -84,7 +85,7 @@ impl Packed {
     fn allocate(&mut self, k: usize, n: usize) {
         (self.k, self.n, self.width) = (k, n, panel_width());
         // What was there is written over, but for the padding of the last panel, which no one reads into a result.
-        self.panels.resize(n.div_ceil(self.width) * self.width * k, 0.0);
+        self.panels.resize(n.div_ceil(self.width) * self.width * k);
     }
 }
 
@@ -97,23 +98,21 @@ fn pack_panel(view: View<'_>, k: usize, n: usize, p: usize, width: usize, panel:
         }
         return;
     }
-    // Some rows at a time, so that what is read and what is written both stay in the first cache.
-    for (block, out) in panel.chunks_mut(width * STEPS).enumerate().take(k.div_ceil(STEPS)) {
-        let (row, rows) = (block * STEPS, STEPS.min(k - block * STEPS));
-        for column in 0..columns {
-            let start = row * view.row_stride + (first + column) * view.column_stride;
-            if view.row_stride == 1 {
-                let from = &view.data[start..start + rows];
-                out[column..].iter_mut().step_by(width).zip(from).for_each(|(out, value)| *out = *value);
-            } else {
-                let from = view.data[start..].iter().step_by(view.row_stride).take(rows);
-                out[column..].iter_mut().step_by(width).zip(from).for_each(|(out, value)| *out = *value);
-            }
+    if view.row_stride == 1 {
+        for (block, out) in panel.chunks_mut(width * STEPS).enumerate().take(k.div_ceil(STEPS)) {
+            let steps = STEPS.min(k - block * STEPS);
+            let from = &view.data[first * view.column_stride + block * STEPS..];
+            turn(from, view.column_stride, columns, steps, out, width);
         }
+        return;
+    }
+    for (row, out) in panel.chunks_mut(width).enumerate().take(k) {
+        let from = view.data[row * view.row_stride + first * view.column_stride..].iter().step_by(view.column_stride);
+        out[..columns].iter_mut().zip(from).for_each(|(out, value)| *out = *value);
     }
 }
 
-/// How many rows of a panel are packed at a time.
+/// How many steps are packed at a time, so that what is read and what is written both stay in the first cache.
 const STEPS: usize = 16;
 
 /// Packs rows `first .. first + rows` of the left side into `tile`: for each of `k` steps `height` numbers, one a row.
@@ -131,9 +130,27 @@ pub(super) fn pack_tile(a: View<'_>, first: usize, rows: usize, height: usize, k
     assert_eq!(a.column_stride, 1, "a left side whose rows or columns are contiguous");
     for (block, out) in tile.chunks_mut(height * STEPS).enumerate() {
         let steps = STEPS.min(k - block * STEPS);
+        turn(&a.data[first * a.row_stride + block * STEPS..], a.row_stride, rows, steps, out, height);
+    }
+}
+
+/// Writes the transpose of `rows` × `steps` numbers, `stride` apart, as `steps` rows `height` apart.
+fn turn(from: &[f32], stride: usize, rows: usize, steps: usize, to: &mut [f32], height: usize) {
+    if rows < 4 || steps < 4 {
         for row in 0..rows {
-            let from = &a.data[(first + row) * a.row_stride + block * STEPS..][..steps];
-            out[row..].iter_mut().step_by(height).zip(from).for_each(|(out, value)| *out = *value);
+            let from = &from[row * stride..][..steps];
+            to[row..].iter_mut().step_by(height).zip(from).for_each(|(to, value)| *to = *value);
+        }
+        return;
+    }
+    // Squares of four, which are turned in registers; the last of a row or column may lie over the one before.
+    for row in (0..rows).step_by(4).map(|row| row.min(rows - 4)) {
+        for step in (0..steps).step_by(4).map(|step| step.min(steps - 4)) {
+            let line = |i: usize| <[f32; 4]>::try_from(&from[(row + i) * stride + step..][..4]).unwrap_or_default();
+            let [a, b, c, d] = [line(0), line(1), line(2), line(3)];
+            for i in 0..4 {
+                to[(step + i) * height + row..][..4].copy_from_slice(&[a[i], b[i], c[i], d[i]]);
+            }
         }
     }
 }
@@ -150,4 +167,39 @@ fn panel_width() -> usize {
     }
     static WIDTH: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *WIDTH.get_or_init(|| Width.dispatch())
+}
+
+/// Numbers that begin on a cache line, so that no vector of a panel lies on two.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl Lines {
+    /// Makes it so long; what was there stays.
+    fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(16), Line([0.0; 16]));
+        self.len = len;
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `resize` keeps `len` within the lines, which are sixteen numbers each without anything between them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
 }

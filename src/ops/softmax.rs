@@ -2,7 +2,9 @@
 
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
-use rten_simd::SimdOp;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
+use rten_vecmath::Exp;
 
 /// `exp(x) / Σ exp(x)` over the last dimension, shifted by the maximum.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
@@ -15,9 +17,49 @@ pub fn composed(x: &Tensor) -> Result<Tensor> {
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
-/// Softmax of one row, in place.
-pub(super) fn row(x: &mut [f32]) {
-    rten_vecmath::Softmax::new_mut(x).dispatch();
+/// Softmax of the first `seen(i)` numbers of each row `i`, in place; the others become 0.
+pub(super) fn rows(x: &mut [f32], width: usize, seen: impl Fn(usize) -> usize) {
+    Rows { x, width, seen }.dispatch();
+}
+
+struct Rows<'a, F> {
+    x: &'a mut [f32],
+    width: usize,
+    seen: F,
+}
+
+impl<F: Fn(usize) -> usize> SimdOp for Rows<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let least = ops.splat(f32::NEG_INFINITY);
+        for (i, row) in self.x.chunks_mut(self.width).enumerate() {
+            let (row, hidden) = row.split_at_mut((self.seen)(i));
+            hidden.fill(0.0);
+            let mut largest = least;
+            for x in row.chunks(ops.len()) {
+                let (x, mask) = ops.load_pad(x);
+                largest = ops.max(largest, ops.select(x, least, mask));
+            }
+            let largest = ops.splat(largest.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max));
+            let mut sum = ops.zero();
+            for x in row.chunks_mut(ops.len()) {
+                let (value, mask) = ops.load_pad(x);
+                let value = ops.select(Exp::apply(isa, ops.sub(value, largest)), ops.zero(), mask);
+                sum = ops.add(sum, value);
+                // SAFETY: the mask keeps the store within the chunk.
+                unsafe { ops.store_ptr_mask(value, x.as_mut_ptr(), mask) };
+            }
+            let scale = ops.splat(ops.sum(sum).recip());
+            for x in row.chunks_mut(ops.len()) {
+                let (value, mask) = ops.load_pad(x);
+                // SAFETY: as above.
+                unsafe { ops.store_ptr_mask(ops.mul(value, scale), x.as_mut_ptr(), mask) };
+            }
+        }
+    }
 }
 
 /// Turns `grad` of a softmax's output `y` into the gradient of its input, for one row: `(g - Σ g y) y`.
@@ -36,7 +78,7 @@ impl CustomOp1 for Fused {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut out = slice(storage, layout)?.to_vec();
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        pool::chunks(&mut out, width * 64, |_, rows| rows.chunks_mut(width).for_each(row));
+        pool::chunks(&mut out, width * 64, |_, rows| self::rows(rows, width, |_| width));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
