@@ -4,7 +4,7 @@ use super::chain::Chain;
 use super::gemm::{Packed, Product, View};
 use super::gradients::Parameters;
 use super::scratch::with_packed;
-use super::{Activation, LowRank, Numbers, columns, is_fused, slice};
+use super::{Activation, LowRank, Numbers, columns, int8, is_fused, slice};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,8 @@ pub struct Linear {
     bias: Option<Tensor>,
     low_rank: Arc<Vec<LowRank>>,
     packed: Arc<OnceLock<Arc<Packed>>>,
+    /// The weight in 8 bits, in the place of `weight`, which then says no more than shape and device.
+    int8: Option<Arc<int8::Weight>>,
 }
 
 /// Whether frozen weights are kept packed.
@@ -34,7 +36,7 @@ pub fn keep_packed(keep: bool) {
 impl Linear {
     /// A map with this weight (outputs, inputs) and bias (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias, low_rank: Arc::default(), packed: Arc::default() }
+        Self { weight, bias, low_rank: Arc::default(), packed: Arc::default(), int8: None }
     }
 
     /// The same map with this bias (outputs), and the same packed weight.
@@ -47,7 +49,32 @@ impl Linear {
         Self { low_rank: Arc::new(updates), ..self }
     }
 
-    /// The weight, (outputs, inputs), without low-rank updates.
+    /// The same map in 8-bit integers, which no gradient flows through. A map on another device, one that is trained, and
+    /// one whose weight has numbers that are not finite stay as they are.
+    pub fn quantized(self) -> Result<Self> {
+        if !is_fused(&self.weight) || self.is_trained() || !self.low_rank.is_empty() {
+            return Ok(self);
+        }
+        let (n, k) = self.weight.dims2()?;
+        let Some(int8) = int8::Weight::new(&Numbers::of(&self.weight.contiguous()?)?, n, k) else { return Ok(self) };
+        let weight = Tensor::zeros((1, 1), self.weight.dtype(), self.weight.device())?.broadcast_as((n, k))?;
+        Ok(Self { weight, packed: Arc::default(), int8: Some(Arc::new(int8)), ..self })
+    }
+
+    /// Whether it computes in 8-bit integers.
+    pub fn is_quantized(&self) -> bool {
+        self.int8.is_some()
+    }
+
+    /// The weight's numbers, which a map in 8 bits makes anew.
+    fn numbers(&self) -> Result<Tensor> {
+        match &self.int8 {
+            Some(int8) => Tensor::from_vec(int8.dequantized(), self.weight.dims(), self.weight.device()),
+            None => Ok(self.weight.clone()),
+        }
+    }
+
+    /// The weight, (outputs, inputs), without low-rank updates; of a map in 8 bits its shape and device alone.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -64,7 +91,7 @@ impl Linear {
 
     /// The weight with all low-rank updates in it, (outputs, inputs).
     pub fn merged(&self) -> Result<Tensor> {
-        self.low_rank.iter().try_fold(self.weight.clone(), |weight, update| {
+        self.low_rank.iter().try_fold(self.numbers()?, |weight, update| {
             let (outputs, inputs) = weight.dims2()?;
             let zeros = |rows| Tensor::zeros((rows, inputs), weight.dtype(), weight.device());
             let rows = &update.rows;
@@ -93,7 +120,7 @@ impl Linear {
         let (outputs, inputs) = self.weight.dims2()?;
         let rows = x.elem_count() / inputs.max(1);
         let flat = x.reshape((rows, inputs))?;
-        let mut y = flat.matmul(&self.weight.t()?)?;
+        let mut y = flat.matmul(&self.numbers()?.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
@@ -128,10 +155,11 @@ impl Linear {
             Ok(LowRank { a: update.a.contiguous()?, b: update.b.contiguous()?, ..update.clone() })
         };
         Ok(Self {
-            weight: self.weight.contiguous()?,
+            weight: if self.int8.is_some() { self.weight.clone() } else { self.weight.contiguous()? },
             bias: self.bias.as_ref().map(Tensor::contiguous).transpose()?,
             low_rank: Arc::new(self.low_rank.iter().map(update).collect::<Result<_>>()?),
             packed: self.packed.clone(),
+            int8: self.int8.clone(),
         })
     }
 
@@ -146,7 +174,7 @@ impl Linear {
             return Ok(packed.clone());
         }
         let (n, k) = self.weight.dims2()?;
-        let packed = Arc::new(Packed::from_weight(&Numbers::of(&self.weight.contiguous()?)?, n, k));
+        let packed = Arc::new(Packed::from_weight(&Numbers::of(&self.numbers()?.contiguous()?)?, n, k));
         Ok(self.packed.get_or_init(|| packed).clone())
     }
 
@@ -160,8 +188,13 @@ impl Linear {
             let act = if late { Activation::Identity } else { act };
             Product { bias: bias.as_deref(), act, add, ..Product::new(View::rows(x, k), rows, packed) }.run(out, n);
         };
+        if let Some(weight) = &self.int8 {
+            let act = if late { Activation::Identity } else { act };
+            int8::Product { x, weight, bias: bias.as_deref(), act, add }.run(out);
+        }
         let kept = KEEP.load(Ordering::Relaxed) && !self.weight.track_op();
-        if kept || self.packed.get().is_some() {
+        if self.int8.is_some() {
+        } else if kept || self.packed.get().is_some() {
             product(&*self.packed()?, out);
         } else {
             let weight = Numbers::of(&self.weight)?;
