@@ -191,10 +191,7 @@ impl Linear {
         if let Some(weight) = &self.int8 {
             let act = if late { Activation::Identity } else { act };
             int8::Product { x, weight, bias: bias.as_deref(), act, add }.run(out);
-        }
-        let kept = KEEP.load(Ordering::Relaxed) && !self.weight.track_op();
-        if self.int8.is_some() {
-        } else if kept || self.packed.get().is_some() {
+        } else if self.is_kept() || self.packed.get().is_some() {
             product(&*self.packed()?, out);
         } else {
             let weight = Numbers::of(&self.weight)?;
@@ -210,6 +207,11 @@ impl Linear {
             act.apply_parallel(out);
         }
         Ok(())
+    }
+
+    /// Whether the packed weight stays in memory.
+    fn is_kept(&self) -> bool {
+        KEEP.load(Ordering::Relaxed) && !self.weight.track_op()
     }
 
     /// The gradients of the parameters for outputs' gradients `grad` and inputs `act(x)`.

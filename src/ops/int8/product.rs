@@ -107,23 +107,48 @@ impl Job<'_> {
                     }
                     let strip = &strips[at];
                     kernel.sums(strip, weight.pair(pair), &mut sums);
-                    let used = finish(&sums, strip, weight.pair_scales(pair), &biases, &mut values);
-                    act.apply(values.0[..used].as_flattened_mut());
-                    for (i, values) in values.0[..used].iter().enumerate() {
-                        let row = at * 2 * height + i;
-                        // SAFETY: row and columns exist, and by the caller's promise they are ours.
-                        let out = unsafe {
-                            std::slice::from_raw_parts_mut(self.out.data.add(row * self.out.n + column), width)
-                        };
-                        if add {
-                            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
-                        } else {
-                            out.copy_from_slice(&values[..width]);
-                        }
+                    let start = at * 2 * height * self.out.n + column;
+                    // SAFETY: rows and columns exist, and by the caller's promise they are ours.
+                    let place = unsafe { self.out.data.add(start) };
+                    let to = Place { data: place, stride: self.out.n, width, add };
+                    let scales = weight.pair_scales(pair);
+                    if act == Activation::Identity {
+                        // SAFETY: as above.
+                        unsafe { finish(&sums, strip, scales, &biases, to) };
+                        continue;
+                    }
+                    let data = values.0.as_mut_ptr().cast();
+                    let all = Place { data, stride: WIDE, width: WIDE, add: false };
+                    // SAFETY: there is room for a strip.
+                    unsafe { finish(&sums, strip, scales, &biases, all) };
+                    let rows = strip.tiles[0] + strip.tiles[1];
+                    act.apply(values.0[..rows].as_flattened_mut());
+                    for (row, values) in values.0[..rows].iter().enumerate() {
+                        // SAFETY: as above.
+                        unsafe { to.row(row).copy_from_slice(&values[..width]) };
                     }
                 }
             }
         }
+    }
+}
+
+/// Where a strip's results go: `width` numbers a row, added to what is there or written.
+#[derive(Clone, Copy)]
+struct Place {
+    data: *mut f32,
+    stride: usize,
+    width: usize,
+    add: bool,
+}
+
+impl Place {
+    /// # Safety
+    /// The row must exist and belong to the caller.
+    #[inline(always)]
+    unsafe fn row<'a>(self, row: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
     }
 }
 
@@ -134,48 +159,56 @@ const WIDE: usize = 2 * PANEL;
 #[repr(C, align(64))]
 struct Values([[f32; WIDE]; STRIP]);
 
-/// Makes numbers of sums; returns how many rows there are.
-fn finish(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], out: &mut Values) -> usize {
+/// Makes numbers of sums.
+///
+/// # Safety
+/// The strip's rows must exist where they go, and belong to the caller.
+unsafe fn finish(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
+    // SAFETY: the processor has these instructions; the rest is the caller's promise.
     #[cfg(target_arch = "x86_64")]
-    {
+    unsafe {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has these instructions.
-            return unsafe { finish_avx512(sums, strip, scales, bias, out) };
+            return finish_avx512(sums, strip, scales, bias, to);
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has these instructions.
-            return unsafe { finish_avx2(sums, strip, scales, bias, out) };
+            return finish_avx2(sums, strip, scales, bias, to);
         }
     }
-    finish_any(sums, strip, scales, bias, out)
+    // SAFETY: the caller's promise.
+    unsafe { finish_any(sums, strip, scales, bias, to) };
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn finish_avx512(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], out: &mut Values) -> usize {
-    finish_any(sums, strip, scales, bias, out)
+unsafe fn finish_avx512(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
+    // SAFETY: the caller's promise.
+    unsafe { finish_any(sums, strip, scales, bias, to) };
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn finish_avx2(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], out: &mut Values) -> usize {
-    finish_any(sums, strip, scales, bias, out)
+unsafe fn finish_avx2(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
+    // SAFETY: the caller's promise.
+    unsafe { finish_any(sums, strip, scales, bias, to) };
 }
 
 /// The same in plain Rust, which the compiler makes vectors of.
 #[inline(always)]
-fn finish_any(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], out: &mut Values) -> usize {
-    let Ok(scales) = <&[f32; WIDE]>::try_from(scales) else { return 0 };
+unsafe fn finish_any(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
+    let Ok(scales) = <&[f32; WIDE]>::try_from(scales) else { return };
     let rows = (0..strip.tiles[0]).chain(TILE..TILE + strip.tiles[1]);
-    let mut used = 0;
-    for (row, out) in rows.zip(&mut out.0) {
-        let sums = &sums.0[row];
+    for (at, row) in rows.enumerate() {
         // Weights are kept plus 128.
         let (scale, excess) = (strip.scales[row], strip.totals[row].wrapping_mul(128));
-        for i in 0..WIDE {
-            out[i] = sums[i].wrapping_sub(excess) as f32 * (scale * scales[i]) + bias[i];
+        let sums = &sums.0[row];
+        let value = |i: usize| sums[i].wrapping_sub(excess) as f32 * (scale * scales[i]) + bias[i];
+        // SAFETY: the caller's promise.
+        let out = unsafe { to.row(at) };
+        match (<&mut [f32; WIDE]>::try_from(&mut *out), to.add) {
+            (Ok(out), true) => (0..WIDE).for_each(|i| out[i] += value(i)),
+            (Ok(out), false) => (0..WIDE).for_each(|i| out[i] = value(i)),
+            (Err(_), true) => out.iter_mut().enumerate().for_each(|(i, out)| *out += value(i)),
+            (Err(_), false) => out.iter_mut().enumerate().for_each(|(i, out)| *out = value(i)),
         }
-        used += 1;
     }
-    used
 }

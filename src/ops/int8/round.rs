@@ -74,16 +74,22 @@ fn round(x: f32) -> i32 {
     (x + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
 }
 
-/// Splits the outliers of a block.
-#[cold]
-fn split(x: &[f32], inverse: f32, block: usize, line: &mut Line, outlier: &mut impl FnMut(u32, i8)) {
-    for (at, x) in x.iter().enumerate() {
-        let q = round(x * inverse);
-        if q.abs() > 127 {
-            let high = (q + 64) >> 7;
-            line.0[at] = (q - (high << 7)) as u8;
-            outlier((block * LINE + at) as u32, high as i8);
-        }
+/// Splits the outliers of a block, a bit each.
+fn split(
+    x: &[f32],
+    inverse: f32,
+    mut far: u64,
+    block: usize,
+    line: &mut Line,
+    outlier: &mut impl FnMut(u32, i8),
+) {
+    while far != 0 {
+        let at = far.trailing_zeros() as usize;
+        far &= far - 1;
+        let q = round(x[at] * inverse);
+        let high = (q + 64) >> 7;
+        line.0[at] = (q - (high << 7)) as u8;
+        outlier((block * LINE + at) as u32, high as i8);
     }
 }
 
@@ -121,16 +127,16 @@ fn any<'a>(
     };
     let mut total = 0;
     for (block, (x, line)) in x.chunks(LINE).zip(lines).enumerate() {
-        let mut far = false;
-        for (x, byte) in x.iter().zip(&mut line.0) {
+        let mut far = 0;
+        for (at, (x, byte)) in x.iter().zip(&mut line.0).enumerate() {
             let q = round(x * inverse);
             *byte = q as u8;
             total += q;
-            far |= q.abs() > 127;
+            far |= u64::from(q.abs() > 127) << at;
         }
         line.0[x.len()..].fill(0);
-        if far {
-            split(x, inverse, block, line, &mut outlier);
+        if far != 0 {
+            split(x, inverse, far, block, line, &mut outlier);
         }
     }
     (scale, total)
@@ -200,12 +206,12 @@ fn avx512<'a>(
         for part in 0..LINE / WIDE {
             let q = _mm512_cvtps_epi32(_mm512_mul_ps(load(x, part), factor));
             totals = _mm512_add_epi32(totals, q);
-            far |= _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(q), limit);
+            far |= u64::from(_mm512_cmpgt_epi32_mask(_mm512_abs_epi32(q), limit)) << (part * WIDE);
             // SAFETY: a part has sixteen bytes.
             unsafe { _mm_storeu_si128(line.0[part * WIDE..][..WIDE].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q)) };
         }
         if far != 0 {
-            split(x, inverse, block, line, &mut outlier);
+            split(x, inverse, far, block, line, &mut outlier);
         }
     }
     (scale, _mm512_reduce_add_epi32(totals))

@@ -21,7 +21,11 @@ pub(super) struct Strip {
     /// The sum of each row's integers.
     pub(super) totals: [i32; STRIP],
     outliers: Vec<Outlier>,
+    /// Where in `groups` each group is.
+    places: Vec<u32>,
 }
+
+const NOWHERE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Outlier {
@@ -93,14 +97,18 @@ impl Strip {
         if self.outliers.is_empty() {
             return;
         }
-        let group = |outlier: &Outlier| outlier.channel / GROUP as u32;
-        self.groups.extend(self.outliers.iter().map(group));
-        self.groups.sort_unstable();
-        self.groups.dedup();
+        let group = |outlier: &Outlier| outlier.channel as usize / GROUP;
+        self.places.clear();
+        self.places.resize(k.div_ceil(GROUP), NOWHERE);
+        self.outliers.iter().for_each(|outlier| self.places[group(outlier)] = 0);
+        for (group, place) in self.places.iter_mut().enumerate().filter(|(_, place)| **place != NOWHERE) {
+            *place = self.groups.len() as u32;
+            self.groups.push(group as u32);
+        }
         let blocks = self.groups.len().div_ceil(LINE / GROUP);
         self.high.resize(2 * blocks * TILE, Line::ZERO);
         for outlier in &self.outliers {
-            let Ok(at) = self.groups.binary_search(&group(outlier)) else { continue };
+            let at = self.places[group(outlier)] as usize;
             let (block, place) = (at / (LINE / GROUP), at % (LINE / GROUP));
             let (tile, line) = (outlier.row as usize / TILE, outlier.row as usize % TILE);
             let byte = place * GROUP + outlier.channel as usize % GROUP;
