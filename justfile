@@ -35,6 +35,7 @@ fuzz TARGET SECONDS="60":
 [group: 'measure']
 bench:
     cargo bench --locked --bench block
+    cargo bench --locked --bench int8
 
 # One fine-tuning step of CLIP B/32, all weights and LoRA, here and in PyTorch, by turns
 [group: 'measure']

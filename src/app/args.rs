@@ -1,6 +1,6 @@
 //! The arguments that commands share.
 
-use super::{DeviceChoice, DtypeChoice, Verbosity};
+use super::{DeviceChoice, Precision, Verbosity};
 use clap::{ArgAction, Args};
 use std::num::NonZeroUsize;
 
@@ -18,9 +18,9 @@ pub struct GlobalArgs {
     )]
     pub device: DeviceChoice,
 
-    /// The kind of numbers to compute with: auto, f32, f16 or bf16 (the last two on GPUs)
-    #[arg(long, global = true, value_name = "DTYPE", default_value = "auto")]
-    pub dtype: DtypeChoice,
+    /// The numbers to compute with: auto, f32, int8 (faster, on the CPU), f16 or bf16 (on GPUs)
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto", alias = "dtype")]
+    pub precision: Precision,
 
     /// How many threads compute [default: the processors that this process may use]
     #[arg(long, global = true, value_name = "N")]

@@ -72,47 +72,56 @@ fn not_compiled_in(name: &str, feature: &str) -> Error {
         .hint(format!("build with `cargo install --path . --features {feature}`, or use --device cpu"))
 }
 
-/// What `--dtype` asks for.
+/// What `--precision` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DtypeChoice {
+pub enum Precision {
     /// f32, in which results are exact.
     Auto,
     /// 32-bit floating point.
     F32,
+    /// 8-bit integers in the larger maps, and f32 between them.
+    Int8,
     /// 16-bit floating point.
     F16,
     /// 16-bit floating point with the range of f32.
     Bf16,
 }
 
-impl FromStr for DtypeChoice {
+impl FromStr for Precision {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         Ok(match text {
             "auto" => Self::Auto,
             "f32" => Self::F32,
+            "int8" => Self::Int8,
             "f16" => Self::F16,
             "bf16" => Self::Bf16,
-            _ => return Err("expected auto, f32, f16 or bf16".to_owned()),
+            _ => return Err("expected auto, f32, int8, f16 or bf16".to_owned()),
         })
     }
 }
 
-impl DtypeChoice {
+impl Precision {
     /// The kind of numbers on this device.
     ///
     /// # Errors
-    /// On the CPU the towers compute in f32 alone: half precision would be slower there and less exact.
+    /// A usage error for half precision on the CPU, which would be slower there and less exact, and for 8-bit integers
+    /// anywhere else.
     pub fn resolve(self, device: &Device) -> Result<DType> {
         let (dtype, name) = match self {
-            Self::Auto | Self::F32 => return Ok(DType::F32),
+            Self::Int8 if !device.is_cpu() => {
+                return Err(Error::usage("8-bit integers are for the CPU")
+                    .at("--precision int8")
+                    .hint("add --device cpu, or use --precision f16 or bf16"));
+            }
+            Self::Int8 | Self::Auto | Self::F32 => return Ok(DType::F32),
             Self::F16 => (DType::F16, "f16"),
             Self::Bf16 => (DType::BF16, "bf16"),
         };
         if device.is_cpu() {
-            return Err(Error::usage("the CPU computes in f32; half precision needs a GPU")
-                .at(format!("--dtype {name}"))
+            return Err(Error::usage("the CPU computes in f32 or int8; half precision needs a GPU")
+                .at(format!("--precision {name}"))
                 .hint("weights stored in half precision are read on the CPU all the same"));
         }
         Ok(dtype)
@@ -145,7 +154,8 @@ mod tests {
 
     #[test]
     fn half_precision_needs_a_gpu() {
-        assert_eq!(DtypeChoice::Auto.resolve(&Device::Cpu).unwrap(), DType::F32);
-        assert_eq!(DtypeChoice::Bf16.resolve(&Device::Cpu).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(Precision::Auto.resolve(&Device::Cpu).unwrap(), DType::F32);
+        assert_eq!(Precision::Int8.resolve(&Device::Cpu).unwrap(), DType::F32);
+        assert_eq!(Precision::Bf16.resolve(&Device::Cpu).unwrap_err().kind(), Kind::Usage);
     }
 }

@@ -12,7 +12,7 @@ mod progress;
 mod threads;
 
 pub use args::{GlobalArgs, ModelArgs};
-pub use device::{DeviceChoice, DtypeChoice};
+pub use device::{DeviceChoice, Precision};
 pub use interrupt::Interrupt;
 pub use progress::Progress;
 pub(crate) use threads::WORKER;
@@ -33,6 +33,8 @@ pub struct App {
     pub device: Device,
     /// The kind of numbers they compute with.
     pub dtype: DType,
+    /// Whether models that are only used, not trained, compute in 8-bit integers where that is faster.
+    pub int8: bool,
     /// How many threads compute; also the default number of threads that decode.
     pub threads: usize,
     /// How much is said on standard error.
@@ -67,9 +69,10 @@ impl App {
                 tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).try_init();
         }
         let device = args.device.open()?;
-        let dtype = args.dtype.resolve(&device)?;
+        let dtype = args.precision.resolve(&device)?;
         let offline = args.offline || std::env::var_os("HF_HUB_OFFLINE").is_some_and(|v| !v.is_empty() && v != "0");
-        let app = Self { device, dtype, threads, verbosity, offline, interrupt: Interrupt::install() };
+        let int8 = args.precision == Precision::Int8;
+        let app = Self { device, dtype, int8, threads, verbosity, offline, interrupt: Interrupt::install() };
         app.detail(format_args!("{threads} threads, device {:?}, {:?}", app.device.location(), app.dtype));
         Ok(app)
     }
@@ -97,7 +100,12 @@ impl App {
 
     fn open_plain(&self, args: &ModelArgs) -> Result<Clip> {
         let files = self.find_model(args.model.as_deref())?;
-        let options = LoadOptions { device: self.device.clone(), dtype: self.dtype, image_size: args.image_size };
+        let options = LoadOptions {
+            device: self.device.clone(),
+            dtype: self.dtype,
+            int8: self.int8,
+            image_size: args.image_size,
+        };
         let clip = Clip::open(files, &options)?;
         if args.model.is_none() {
             self.note(format_args!("using the built-in model {}; --model chooses another", clip.id()));
@@ -120,6 +128,16 @@ impl App {
             self.detail(commit)
         }
         Ok(found.files.from_hub(format!("{}@{}", origin.repository, origin.sha)))
+    }
+
+    /// Fails if the command line asks for 8-bit integers, which `what` cannot do with.
+    pub fn refuse_int8(&self, what: &str) -> Result<()> {
+        if !self.int8 {
+            return Ok(());
+        }
+        Err(Error::usage(format!("{what} in f32: 8-bit integers are for models that are only used"))
+            .at("--precision int8")
+            .hint("leave it out here, and use it with `embed`, `zeroshot`, `eval` or `search`"))
     }
 
     /// The kind of device on which the towers compute.

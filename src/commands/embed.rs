@@ -180,7 +180,7 @@ impl Embed {
             dtype: self.output.dtype(opened),
             normalized: self.output.normalizes(readout == Readout::Embedding),
             device: app.device_kind().to_owned(),
-            compute_dtype: clip.store().dtype().as_str().to_owned(),
+            compute_dtype: clip.store().precision().to_owned(),
             instruction_set: instruction_set().to_owned(),
             shard: self.output.shard(),
         }

@@ -48,6 +48,7 @@ impl Command for Finetune {
     const NAME: &'static str = "finetune";
 
     fn run(self, app: &App) -> Result<Status> {
+        app.refuse_int8("training computes")?;
         if self.args.list_losses {
             show::losses()?;
             return Ok(Status::Done);

@@ -51,6 +51,7 @@ impl Command for Merge {
     const NAME: &'static str = "merge";
 
     fn run(self, app: &App) -> Result<Status> {
+        app.refuse_int8("merging computes")?;
         let asked = self.models.given();
         let is_model: Vec<bool> = self.inputs.iter().map(|input| is_model(input)).collect();
         if let (Some(option), Some(format)) = (asked, &self.format) {

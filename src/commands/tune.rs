@@ -39,6 +39,7 @@ impl Command for Tune {
     const NAME: &'static str = "tune";
 
     fn run(self, app: &App) -> Result<Status> {
+        app.refuse_int8("tuning computes")?;
         if self.args.list_methods {
             show::methods(self.args.shape)?;
             return Ok(Status::Done);

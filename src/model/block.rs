@@ -36,17 +36,18 @@ impl Block {
             true => params.layer_norm(name, width, spec.eps).map(Some),
             false => Ok(None),
         };
+        let linear = |name, outputs, inputs| params.compact(params.linear(name, outputs, inputs, true)?);
         Ok(Self {
             norm1: params.layer_norm("norm1", width, spec.eps)?,
-            qkv: params.linear_with("qkv", 3 * width, width, || qkv_bias(params, spec))?,
+            qkv: params.compact(params.linear_with("qkv", 3 * width, width, || qkv_bias(params, spec))?)?,
             out_norm: inner_norm("out_norm", width)?,
-            out: params.linear("out", width, width, true)?,
+            out: linear("out", width, width)?,
             scale1: scale("scale1")?,
             norm2: params.layer_norm("norm2", width, spec.eps)?,
-            gate: if spec.branches.gate { Some(params.linear("gate", mlp, width, true)?) } else { None },
-            fc1: params.linear("fc1", mlp, width, true)?,
+            gate: if spec.branches.gate { Some(linear("gate", mlp, width)?) } else { None },
+            fc1: linear("fc1", mlp, width)?,
             fc2_norm: inner_norm("fc2_norm", mlp)?,
-            fc2: params.linear("fc2", width, mlp, true)?,
+            fc2: linear("fc2", width, mlp)?,
             scale2: scale("scale2")?,
             spec: spec.clone(),
         })

@@ -208,7 +208,7 @@ impl Patch {
             }
         };
         let bias = if spec.patch_bias { Some(params.get("patch.bias", &[width])?) } else { None };
-        Ok(Self::Matrix(Linear::new(kernel, bias)))
+        Ok(Self::Matrix(params.compact(Linear::new(kernel, bias))?))
     }
 
     /// Maps pixels (items, 3, height, width) to patches of this side (items, patches, width), row by row.
@@ -256,7 +256,7 @@ impl AttentionPool {
         Ok(Self {
             probe: params.get("probe", &[1, 1, width])?,
             q: part(0, width)?,
-            kv: part(width, 2 * width)?,
+            kv: params.compact(part(width, 2 * width)?)?,
             out: params.linear("out", width, width, true)?,
             norm: params.layer_norm("norm", width, blocks.eps)?,
             fc1: params.linear("fc1", mlp, width, true)?,

@@ -21,6 +21,7 @@ pub fn conv(x: &Tensor, linear: &Linear, window: Window, act: Activation) -> Res
         || !is_fused(x)
         || !is_fused(linear.weight())
         || linear.is_trained()
+        || linear.is_quantized()
         || !linear.low_rank().is_empty()
         || x.track_op()
     {

@@ -4,7 +4,7 @@ use super::chain::Chain;
 use super::gemm::{Norm, Onto, Packed, Product, View};
 use super::gradients::Parameters;
 use super::scratch::with_packed;
-use super::{Activation, LowRank, Numbers, columns, is_fused, slice};
+use super::{Activation, LowRank, Numbers, columns, int8, is_fused, slice};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,12 @@ pub struct Linear {
     bias: Option<Tensor>,
     low_rank: Arc<Vec<LowRank>>,
     packed: Arc<OnceLock<Arc<Packed>>>,
+    /// The weight in 8 bits, in the place of `weight`, which then says no more than shape and device.
+    int8: Option<Arc<int8::Weight>>,
+    /// Whether the packed weight is the only copy, and `weight` says no more than shape and device.
+    compact: bool,
+    /// The weight packed for the gradient of the input, where the packed weight is the only copy.
+    turned: Arc<OnceLock<Arc<Packed>>>,
 }
 
 /// Whether frozen weights are kept packed.
@@ -34,7 +40,15 @@ pub fn keep_packed(keep: bool) {
 impl Linear {
     /// A map with this weight (outputs, inputs) and bias (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias, low_rank: Arc::default(), packed: Arc::default() }
+        Self {
+            weight,
+            bias,
+            low_rank: Arc::default(),
+            packed: Arc::default(),
+            int8: None,
+            compact: false,
+            turned: Arc::default(),
+        }
     }
 
     /// The same map with this bias (outputs), and the same packed weight.
@@ -47,7 +61,44 @@ impl Linear {
         Self { low_rank: Arc::new(updates), ..self }
     }
 
-    /// The weight, (outputs, inputs), without low-rank updates.
+    /// The same map in 8-bit integers, which no gradient flows through. A map on another device, one that is trained, and
+    /// one whose weight has numbers that are not finite stay as they are.
+    pub fn quantized(self) -> Result<Self> {
+        if !is_fused(&self.weight) || self.is_trained() || !self.low_rank.is_empty() {
+            return Ok(self);
+        }
+        let (n, k) = self.weight.dims2()?;
+        let Some(int8) = int8::Weight::new(&Numbers::of(&self.weight.contiguous()?)?, n, k) else { return Ok(self) };
+        Ok(Self { weight: shape_of(&self.weight)?, packed: Arc::default(), int8: Some(Arc::new(int8)), ..self })
+    }
+
+    /// The same map, packed at once for the kernel of the CPU, with no other copy of the weight. A map on another device
+    /// and one that is trained stay as they are.
+    pub fn compact(self) -> Result<Self> {
+        if !is_fused(&self.weight) || self.is_trained() || self.int8.is_some() {
+            return Ok(self);
+        }
+        self.packed()?;
+        Ok(Self { weight: shape_of(&self.weight)?, compact: true, ..self })
+    }
+
+    /// Whether it computes in 8-bit integers.
+    pub fn is_quantized(&self) -> bool {
+        self.int8.is_some()
+    }
+
+    /// The weight's numbers, (outputs, inputs), without low-rank updates; made anew where it is kept in another form.
+    pub fn numbers(&self) -> Result<Tensor> {
+        let numbers = match (&self.int8, self.packed.get()) {
+            (Some(int8), _) => int8.dequantized(),
+            (None, Some(packed)) if self.compact => packed.unpacked(),
+            _ => return Ok(self.weight.clone()),
+        };
+        Tensor::from_vec(numbers, self.weight.dims(), self.weight.device())
+    }
+
+    /// The weight, (outputs, inputs), of which shape, kind and device may be read, and nothing else: see
+    /// [`Linear::numbers`].
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -64,7 +115,7 @@ impl Linear {
 
     /// The weight with all low-rank updates in it, (outputs, inputs).
     pub fn merged(&self) -> Result<Tensor> {
-        self.low_rank.iter().try_fold(self.weight.clone(), |weight, update| {
+        self.low_rank.iter().try_fold(self.numbers()?, |weight, update| {
             let (outputs, inputs) = weight.dims2()?;
             let zeros = |rows| Tensor::zeros((rows, inputs), weight.dtype(), weight.device());
             let rows = &update.rows;
@@ -93,7 +144,7 @@ impl Linear {
         let (outputs, inputs) = self.weight.dims2()?;
         let rows = x.elem_count() / inputs.max(1);
         let flat = x.reshape((rows, inputs))?;
-        let mut y = flat.matmul(&self.weight.t()?)?;
+        let mut y = flat.matmul(&self.numbers()?.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
@@ -121,18 +172,24 @@ impl Linear {
 
     /// The same map with contiguous parameters.
     pub(super) fn contiguous(&self) -> Result<Self> {
-        if self.parameters().iter().all(|parameter| parameter.is_contiguous()) {
+        let mut parameters = self.parameters().into_iter().skip(usize::from(!self.has_tensor()));
+        if parameters.all(|parameter| parameter.is_contiguous()) {
             return Ok(self.clone());
         }
         let update = |update: &LowRank| -> Result<LowRank> {
             Ok(LowRank { a: update.a.contiguous()?, b: update.b.contiguous()?, ..update.clone() })
         };
         Ok(Self {
-            weight: self.weight.contiguous()?,
+            weight: if self.has_tensor() { self.weight.contiguous()? } else { self.weight.clone() },
             bias: self.bias.as_ref().map(Tensor::contiguous).transpose()?,
             low_rank: Arc::new(self.low_rank.iter().map(update).collect::<Result<_>>()?),
-            packed: self.packed.clone(),
+            ..self.clone()
         })
+    }
+
+    /// Whether the weight is kept as a tensor.
+    fn has_tensor(&self) -> bool {
+        !self.compact && self.int8.is_none()
     }
 
     /// The seeds of the updates' dropouts as they are now.
@@ -146,7 +203,7 @@ impl Linear {
             return Ok(packed.clone());
         }
         let (n, k) = self.weight.dims2()?;
-        let packed = Arc::new(Packed::from_weight(&Numbers::of(&self.weight.contiguous()?)?, n, k));
+        let packed = Arc::new(Packed::from_weight(&Numbers::of(&self.numbers()?.contiguous()?)?, n, k));
         Ok(self.packed.get_or_init(|| packed).clone())
     }
 
@@ -159,7 +216,7 @@ impl Linear {
         act: Activation,
         onto: Onto<'_>,
     ) -> Result<Vec<f32>> {
-        if self.low_rank.is_empty() {
+        if self.low_rank.is_empty() && self.int8.is_none() {
             return self.product(x, |product| Product { norm, act, onto, ..product }.make());
         }
         let mut out = vec![0.0; x.len() / self.inputs() * self.outputs()];
@@ -181,12 +238,22 @@ impl Linear {
         out: &mut [f32],
     ) -> Result<()> {
         let n = self.outputs();
-        if self.low_rank.is_empty() {
+        if self.low_rank.is_empty() && self.int8.is_none() {
             return self.product(x, |product| Product { norm, act, ..product }.run(out, n));
         }
         let normed = norm.map(|norm| norm.rows(x));
         let x = normed.as_deref().unwrap_or(x);
-        self.product(x, |product| product.run(out, n))?;
+        match &self.int8 {
+            Some(weight) => {
+                let bias = self.bias.as_ref().map(Numbers::of).transpose()?;
+                let act = if self.low_rank.is_empty() { act } else { Activation::Identity };
+                int8::Product { x, weight, bias: bias.as_deref(), act, add: false }.run(out);
+            }
+            None => self.product(x, |product| product.run(out, n))?,
+        }
+        if self.low_rank.is_empty() {
+            return Ok(());
+        }
         for (update, seed) in self.low_rank.iter().zip(seeds) {
             update.add(x, *seed, out, n)?;
         }
@@ -246,12 +313,23 @@ impl Linear {
 
     /// The inputs' gradient `onto + grad · W`, without low-rank updates: calls `run` with it.
     pub(super) fn input_gradient<T>(&self, grad: &[f32], run: impl FnOnce(Product<'_>) -> T) -> Result<T> {
-        let ((n, k), weight) = (self.weight.dims2()?, Numbers::of(&self.weight)?);
+        let (n, k) = self.weight.dims2()?;
+        let of = |packed: &Packed| run(Product::new(View::rows(grad, n), grad.len() / n.max(1), packed));
+        if let (true, Some(packed)) = (self.compact, self.packed.get()) {
+            return Ok(of(self.turned.get_or_init(|| Arc::new(packed.turned()))));
+        }
+        let numbers = self.numbers()?;
+        let weight = Numbers::of(&numbers)?;
         Ok(with_packed(|packed| {
             packed.fill(View::rows(&weight, k), n, k, Activation::Identity);
-            run(Product::new(View::rows(grad, n), grad.len() / n.max(1), packed))
+            of(packed)
         }))
     }
+}
+
+/// A tensor of the same shape, kind and device without numbers of its own.
+fn shape_of(weight: &Tensor) -> Result<Tensor> {
+    Tensor::zeros((1, 1), weight.dtype(), weight.device())?.broadcast_as(weight.shape())
 }
 
 /// `y + b` over the last dimension.

@@ -19,6 +19,7 @@ pub mod depthwise;
 pub mod dropout;
 pub mod gemm;
 pub mod gradients;
+pub mod int8;
 pub mod layer_norm;
 pub mod linear;
 pub mod low_rank;

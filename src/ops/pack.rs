@@ -72,6 +72,28 @@ impl Packed {
         }
     }
 
+    /// The numbers in checkpoint layout: `n` rows of `k` inputs each.
+    pub fn unpacked(&self) -> Vec<f32> {
+        let mut weight = vec![0.0; self.n * self.k];
+        if self.k > 0 {
+            pool::chunks(&mut weight, self.width * self.k, |p, rows| {
+                let panel = &self.panels[p * self.k * self.width..][..self.k * self.width];
+                for (column, row) in rows.chunks_mut(self.k).enumerate() {
+                    let from = panel[column..].iter().step_by(self.width);
+                    row.iter_mut().zip(from).for_each(|(to, value)| *to = *value);
+                }
+            });
+        }
+        weight
+    }
+
+    /// The transpose, `n` × `k`, packed.
+    pub fn turned(&self) -> Self {
+        let mut turned = Self::empty();
+        turned.fill(View::rows(&self.unpacked(), self.k), self.n, self.k, Activation::Identity);
+        turned
+    }
+
     /// An empty value to [`Packed::refill`].
     pub fn empty() -> Self {
         Self { k: 0, n: 0, width: panel_width(), panels: Lines::default() }

@@ -15,6 +15,7 @@ pub struct Store {
     layout: Layout,
     dtype: DType,
     device: Device,
+    int8: bool,
     account: Mutex<Account>,
     trained: Option<Trained>,
 }
@@ -30,7 +31,7 @@ struct Account {
 impl Store {
     /// Reads parameters from `files`, whose names follow `layout`, as `dtype` on `device`.
     pub fn new(files: Files, layout: Layout, dtype: DType, device: Device) -> Self {
-        Self { files, layout, dtype, device, account: Mutex::default(), trained: None }
+        Self { files, layout, dtype, device, int8: false, account: Mutex::default(), trained: None }
     }
 
     /// The files behind the store.
@@ -50,6 +51,17 @@ impl Store {
     /// The kind of numbers that the towers compute with.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// The same store, whose larger maps compute in 8-bit integers: for towers that nothing trains.
+    #[must_use]
+    pub fn with_int8(self, int8: bool) -> Self {
+        Self { int8, ..self }
+    }
+
+    /// The name of what the towers compute with: `f32`, `f16`, `bf16`, `f64` or `int8`.
+    pub fn precision(&self) -> &'static str {
+        if self.int8 { "int8" } else { self.dtype.as_str() }
     }
 
     /// Where the towers compute.
@@ -279,6 +291,16 @@ impl Params<'_> {
             false => trained.frozen_linear(&full, make)?,
         };
         Ok(linear.with_bias(bias()?).with_low_rank(self.low_rank(&recipe, trained)?))
+    }
+
+    /// A map that many rows go through, in the kernel's layout alone unless it is trained, and in 8-bit integers if the
+    /// towers compute with them. Maps of one row an item stay as
+    /// they are: they cost little, and the embedding is what they give.
+    pub fn compact(&self, linear: Linear) -> Result<Linear> {
+        if self.store.trained.is_some() {
+            return Ok(linear);
+        }
+        Ok(if self.store.int8 { linear.quantized()?.compact()? } else { linear.compact()? })
     }
 
     /// The low-rank changes of a map that is made of these tensors.

@@ -78,7 +78,7 @@ fn command_lines_that_make_no_sense() {
         (&["photos", "--workers", "0"], "error: invalid value '0' for '--workers <N>'"),
         (&["photos", "--threads", "many"], "error: invalid value 'many' for '--threads <N>'"),
         (&["photos", "--device", "gpu"], "error: invalid value 'gpu' for '--device <DEVICE>'"),
-        (&["photos", "--dtype", "f16", "--device", "cpu"], "error: --dtype f16: the CPU computes in f32"),
+        (&["photos", "--precision", "f16", "--device", "cpu"], "error: --precision f16: the CPU computes in f32"),
         (&["photos", "--image-size", "33"], "error: --image-size 33 is no multiple of the patch size"),
         (&["photos", "--nonsense"], "error: unexpected argument '--nonsense'"),
     ] {

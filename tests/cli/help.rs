@@ -82,8 +82,8 @@ fn short_help() {
 
     Global options:
           --device <DEVICE>  Where to compute: auto, cpu, cuda[:N] or metal [default: auto]
-          --dtype <DTYPE>    The kind of numbers to compute with: auto, f32, f16 or bf16 (the last two
-                             on GPUs) [default: auto]
+          --precision <HOW>  The numbers to compute with: auto, f32, int8 (faster, on the CPU), f16 or
+                             bf16 (on GPUs) [default: auto]
           --threads <N>      How many threads compute [default: the processors that this process may
                              use]
           --offline          Never use the network

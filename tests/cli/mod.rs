@@ -18,6 +18,7 @@ mod mining;
 mod models;
 mod negatives;
 mod outputs;
+mod precision;
 mod process;
 #[cfg(unix)]
 mod resume;

@@ -6,6 +6,7 @@ mod families;
 mod golden;
 mod negatives;
 mod ops;
+mod precision;
 mod prompts;
 mod readout;
 mod text_towers;

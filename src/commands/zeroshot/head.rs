@@ -37,7 +37,8 @@ pub(in crate::commands) fn weights(app: &App, clip: &Clip, prompts: &Prompts, ar
     let Some(cache) = directory.map(|directory| Cache::new(directory.join("heads"))) else {
         return embed(app, clip, prompts);
     };
-    let path = format!("{:?} {:?} {}", app.device.location(), app.dtype, crate::ops::instruction_set());
+    let numbers = clip.store().precision();
+    let path = format!("{:?} {numbers} {}", app.device.location(), crate::ops::instruction_set());
     let key = Key::new(&clip.text_sha()?, &path, prompts);
     if let Some(weights) = cache.load(&key, prompts.rows().len(), clip.spec.embed_dim) {
         app.detail(format_args!("the labels' embeddings were kept in {}", cache.directory().display()));

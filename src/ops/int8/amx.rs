@@ -1,0 +1,178 @@
+//! The kernel of AMX: sixteen rows of 64 inputs times sixteen outputs in one instruction.
+//!
+//! Written in assembly, since Rust's own names for these instructions are not stable. The tile registers belong to no
+//! one else: the compiler never uses them, and a thread has them from [`Tiles::configure`] on until it is dropped.
+//! Instructions and the form of the configuration: Intel 64 and IA-32 Software Developer's Manual, volume 1, chapter 18.
+
+use super::rows::Strip;
+use super::{GROUP, LINE, Line, PANEL, STRIP, Sums, TILE};
+use std::arch::asm;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// Whether this processor has the instructions and the system lets this process use them, which it is asked once.
+pub(super) fn is_available() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+        const TILE_AND_INT8: u32 = 0b11 << 24;
+        super::vnni::is_available() && leaf.edx & TILE_AND_INT8 == TILE_AND_INT8 && permitted()
+    })
+}
+
+/// The registers are larger than what older programs leave room for, so Linux hands them out on demand
+/// (Documentation/arch/x86/xstate.rst).
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const REQUEST: libc::c_long = 0x1023; // ARCH_REQ_XCOMP_PERM
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: the call changes no memory of ours.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// The tile registers of this thread, set up.
+pub(super) struct Tiles(PhantomData<*const ()>);
+
+impl Tiles {
+    /// Sets them up for tiles of so many rows, 1 to 16.
+    ///
+    /// # Safety
+    /// [`is_available`] must have said so.
+    pub(super) unsafe fn configure(rows: usize) -> Self {
+        let rows = rows.clamp(1, TILE) as u8;
+        // Registers 0 to 3 are sums, 4 and 5 inputs, 6 and 7 weights.
+        let mut config = Line([0; LINE]);
+        config.0[0] = 1;
+        for tile in 0..8 {
+            config.0[16 + 2 * tile] = LINE as u8;
+            config.0[48 + tile] = if tile < 6 { rows } else { (LINE / GROUP) as u8 };
+        }
+        // SAFETY: the caller's promise; the configuration is one that the manual allows.
+        unsafe {
+            asm!(
+                "ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            );
+        }
+        Self(PhantomData)
+    }
+
+    /// Sums the products of a strip with a pair of panels.
+    pub(super) fn sums(&self, strip: &Strip, pair: &[Line], out: &mut Sums) {
+        let both = strip.tiles[1] > 0;
+        let (panel0, panel1) = pair.split_at(pair.len() / 2);
+        let mut go_on = false;
+        let (high0, high1) = (strip.high_of(0), strip.high_of(1));
+        for (block, groups) in strip.groups.chunks(STEP).enumerate() {
+            // The lines of these groups next to each other; what is left of the last block is multiplied with zeros.
+            let mut lines = [Line::ZERO; 2 * STEP];
+            for (at, &group) in groups.iter().enumerate() {
+                (lines[at], lines[STEP + at]) = (panel0[group as usize], panel1[group as usize]);
+            }
+            let (lines0, lines1) = lines.split_at(STEP);
+            let rows = |tile: &'_ [Line]| tile[block * TILE..][..TILE].as_ptr();
+            // SAFETY: one block each.
+            unsafe { multiply([rows(high0), rows(high1)], [lines0.as_ptr(), lines1.as_ptr()], 1, both, go_on, out) };
+            go_on = true;
+        }
+        if go_on {
+            out.0.as_flattened_mut().iter_mut().for_each(|sum| *sum <<= 7);
+        }
+        let blocks = panel0.len() / STEP;
+        let (low0, low1) = (&strip.low_of(0)[..blocks * TILE], &strip.low_of(1)[..blocks * TILE]);
+        let panels = [panel0[..blocks * STEP].as_ptr(), panel1[..blocks * STEP].as_ptr()];
+        // SAFETY: so many blocks each, as the lines above check.
+        unsafe { multiply([low0.as_ptr(), low1.as_ptr()], panels, blocks, both, go_on, out) };
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: this thread has the registers. Given back, they need not be saved when it is switched.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// The groups, or lines of weights, of one instruction.
+const STEP: usize = LINE / GROUP;
+
+/// Multiplies blocks of one tile of rows or of both with two panels; adds to `out` or writes it.
+///
+/// # Safety
+/// This thread's registers must be set up, and the pointers lead to `blocks` times sixteen lines each, `blocks` > 0.
+unsafe fn multiply(
+    rows: [*const Line; 2],
+    panels: [*const Line; 2],
+    blocks: usize,
+    both: bool,
+    add: bool,
+    out: &mut Sums,
+) {
+    const { assert!(STRIP == 2 * TILE && size_of::<[i32; 2 * PANEL]>() == 128) };
+    let out = out.0.as_mut_ptr();
+    // Second tile's sums begin 16 rows of 128 bytes below.
+    macro_rules! run {
+        ($load:literal, $clear:literal, $step:literal, $store:literal) => {
+            asm!(
+                "test {add}, {add}",
+                "jz 2f",
+                $load,
+                "jmp 3f",
+                "2:",
+                $clear,
+                "3:",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm6, [{b0} + {line}]",
+                "tdpbsud tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {line}]",
+                "tdpbsud tmm1, tmm4, tmm7",
+                $step,
+                "add {a0}, 1024",
+                "add {a1}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "dec {blocks}",
+                "jnz 3b",
+                $store,
+                add = in(reg) usize::from(add),
+                a0 = inout(reg) rows[0] => _,
+                a1 = inout(reg) rows[1] => _,
+                b0 = inout(reg) panels[0] => _,
+                b1 = inout(reg) panels[1] => _,
+                blocks = inout(reg) blocks => _,
+                out = in(reg) out,
+                line = in(reg) LINE,
+                wide = in(reg) 2 * LINE,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            )
+        };
+    }
+    // SAFETY: the caller's promise; `out` has room for the sums of two tiles and two panels.
+    unsafe {
+        if both {
+            run!(
+                "tileloadd tmm0, [{out} + {wide}]\ntileloadd tmm1, [{out} + {wide} + 64]\n\
+                 tileloadd tmm2, [{out} + {wide} + 2048]\ntileloadd tmm3, [{out} + {wide} + 2112]",
+                "tilezero tmm0\ntilezero tmm1\ntilezero tmm2\ntilezero tmm3",
+                "tileloadd tmm5, [{a1} + {line}]\ntdpbsud tmm2, tmm5, tmm6\ntdpbsud tmm3, tmm5, tmm7",
+                "tilestored [{out} + {wide}], tmm0\ntilestored [{out} + {wide} + 64], tmm1\n\
+                 tilestored [{out} + {wide} + 2048], tmm2\ntilestored [{out} + {wide} + 2112], tmm3"
+            );
+        } else {
+            run!(
+                "tileloadd tmm0, [{out} + {wide}]\ntileloadd tmm1, [{out} + {wide} + 64]",
+                "tilezero tmm0\ntilezero tmm1",
+                "",
+                "tilestored [{out} + {wide}], tmm0\ntilestored [{out} + {wide} + 64], tmm1"
+            );
+        }
+    }
+}
