@@ -33,10 +33,11 @@ def export(checkpoint, out, tower):
 
     batch = torch.export.Dim("batch", min=1, max=4096)
     if tower == "image":
-        module, example, shapes = ImageTower(checkpoint), torch.randn(2, 3, 224, 224), {0: batch}
+        module, example, shapes = ImageTower(checkpoint).eval(), torch.randn(2, 3, 224, 224), {0: batch}
     else:
-        length = torch.export.Dim("length", min=4, max=64)
-        module, example, shapes = TextTower(checkpoint), torch.randint(5, 400, (2, 9)), {0: batch, 1: length}
+        module, example = TextTower(checkpoint).eval(), torch.randint(5, 400, (2, 9))
+        longest = module.model.config.text_config.max_position_embeddings
+        shapes = {0: batch, 1: torch.export.Dim("length", min=4, max=longest)}
         example[:, -1] = module.model.config.text_config.eos_token_id
     path = out / f"{tower}.onnx"
     with torch.no_grad():
