@@ -19,8 +19,8 @@ def pillow(path):
 
     image = Image.open(path).convert("RGB")
     width, height = image.size
-    scale = 224 / min(width, height)
-    image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    short = min(width, height)
+    image = image.resize((width * 224 // short, height * 224 // short), Image.Resampling.BICUBIC)
     left, top = (image.width - 224) // 2, (image.height - 224) // 2
     pixels = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32)
     return ((pixels / 255 - np.float32(MEAN)) / np.float32(DEVIATION)).transpose(2, 0, 1)

@@ -34,7 +34,7 @@ def open_clip(a):
     import torch
 
     torch.set_num_threads(a.threads)
-    model = open_clip.create_model(f"local-dir:{a.checkpoint}").eval()
+    model = open_clip.create_model(a.checkpoint).eval()  # by its name: its own random weights
     embed = {"image": model.encode_image, "text": model.encode_text}[a.tower]
 
     def run(x):
@@ -105,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("tower", choices=["image", "text"])
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", help="transformers' directory, or open_clip's name of the architecture")
     parser.add_argument("exports", type=Path)
     parser.add_argument("batches", help="of which size, with commas between")
     parser.add_argument("--threads", type=int, default=2)
