@@ -52,7 +52,7 @@ bench-search:
 bench-torch: python
     .venv/bin/python benches/block.py
 
-# Everything beside its peers on this CPU, into docs/performance.md; about an hour, --quick a quarter of one, --only ROW … for some.
+# Everything beside its peers on this CPU, into docs/performance.md; about two hours, --quick a quarter of one, --only ROW … for some.
 [group: 'measure']
 bench-peers *OPTIONS: python
     .venv/bin/pip install --quiet --requirement benches/requirements.txt

@@ -22,8 +22,8 @@ NAMES = ["forward", "int8", "text", "jpegs", "one", "memory", "builtin", "thread
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two models, two batch sizes, 64 JPEGs, one round less")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="ROW")
+    parser.add_argument("--quick", action="store_true", help="two models, two batch sizes, 64 JPEGs, one round less, no training")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="ROW", help="[default: all, quick all but training]")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="of B/32 SigLIP-B/16 B/16 L/14")
     parser.add_argument("--table", action="store_true", help="measure nothing, print what was measured before")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of this document")
@@ -37,6 +37,7 @@ def arguments():
     a = parser.parse_args()
     a.rounds = a.rounds or (2 if a.quick else 3)
     a.seconds = a.seconds or (1.5 if a.quick else 3)
+    a.only = a.only or (NAMES[:-1] if a.quick else NAMES)
     a.checkpoints = a.checkpoints or a.work / "checkpoints"
     a.work.mkdir(parents=True, exist_ok=True)
     return a
@@ -63,7 +64,7 @@ def main():
                 results["machine"] = json.loads(prepare.run([a.forward, "machine", "--threads", a.threads]))
             else:
                 for processes in list(ROWS[name].processes(a)):
-                    measure.by_turns(processes, a.rounds, found)
+                    measure.by_turns(processes, 1 if ROWS[name].once else a.rounds, found)
             if found:
                 results["rows"].setdefault(name, {}).update(found)
             kept.write_text(json.dumps(results, indent=1) + "\n")

@@ -109,7 +109,7 @@ def main():
     parser.add_argument("exports", type=Path)
     parser.add_argument("batches", help="of which size, with commas between")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3, help="for one batch size; at least three calls")
+    parser.add_argument("--seconds", type=float, default=3, help="for one batch size; three calls at least, one if they are longer")
     parser.add_argument("--length", type=int, default=8, help="of captions, in tokens")
     parser.add_argument("--end", type=int, default=49407, help="the token that ends captions")
     a = parser.parse_args()
@@ -117,13 +117,13 @@ def main():
     seconds = {}
     for batch in map(int, a.batches.split(",")):
         x = convert(inputs(a.tower, batch, a.length, a.end))
-        began, times = time.perf_counter(), []
-        run(x)
-        warm = 1 if time.perf_counter() - began > a.seconds / 4 else 4
-        for _ in range(warm - 1):
-            run(x)
         began = time.perf_counter()
-        while len(times) < 3 or (time.perf_counter() - began < a.seconds and len(times) < 200):
+        run(x)
+        first = time.perf_counter() - began
+        for _ in range(0 if first > a.seconds / 4 else 3):
+            run(x)
+        least, times, began = 1 if first > a.seconds else 3, [], time.perf_counter()
+        while len(times) < least or (time.perf_counter() - began < a.seconds and len(times) < 200):
             start = time.perf_counter()
             run(x)
             times.append(time.perf_counter() - start)
