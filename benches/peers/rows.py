@@ -35,7 +35,7 @@ class Process:
 @dataclass
 class Row:
     """`processes(context)` gives lists of processes that run by turns; `goals` are (peers, the most that the ratio may be);
-`limits` are the most seconds for cases without peers. What hardly varies runs `once`."""
+    `limits` are the most seconds for cases without peers. What hardly varies runs `once`."""
 
     title: str
     processes: object

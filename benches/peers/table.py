@@ -72,8 +72,10 @@ def markdown(results, rows_known):
         f"{about['date']}, commit {commit}, {processor()}, {about['threads']} threads, "
         f"{'`--quick`, ' if about['quick'] else ''}{about['rounds']} rounds by turns. {', '.join(parts)}.",
     ]
-    for name, cases in results["rows"].items():
-        row = rows_known.get(name)
+    for name in [*rows_known, "training"]:
+        cases, row = results["rows"].get(name), rows_known.get(name)
+        if not cases:
+            continue
         title = row.title if row else "training, one step"
         unit = "" if not row else " (MB)" if row.of == "peak" else " (ms an item)"
         body = training(cases) if name == "training" else rows(row, cases)
