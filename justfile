@@ -53,6 +53,14 @@ bench-search:
 bench-torch: python
     .venv/bin/python benches/block.py
 
+# Everything beside its peers on this CPU, into docs/performance.md; about two hours, --quick a quarter of one, --only ROW … for some.
+[group: 'measure']
+bench-peers *OPTIONS: python
+    .venv/bin/pip install --quiet --requirement benches/requirements.txt
+    cargo build --release --locked
+    cargo bench --locked --bench forward --no-run
+    .venv/bin/python benches/peers.py --write docs/performance.md {{OPTIONS}}
+
 # Put the results of the README's first command into the README.
 [group: 'reference']
 readme:

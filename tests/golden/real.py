@@ -32,6 +32,12 @@ def hf_clip_b32(path):
     checkpoints.hf(path, config, clip_preprocessor(), seed=21)
 
 
+def hf_clip_b16(path):
+    vocabularies.write_clip(path, 77, merge_count=48894)
+    config = {"model_type": "clip", "text_config": CLIP_TEXT, "vision_config": {"patch_size": 16}}
+    checkpoints.hf(path, config, clip_preprocessor(), seed=30)
+
+
 def hf_clip_l14(path):
     vocabularies.write_clip(path, 77, merge_count=48894)
     text = {**CLIP_TEXT, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
@@ -81,6 +87,7 @@ def hf_align(path):
 
 MODELS = {
     "hf-clip-b32": hf_clip_b32,
+    "hf-clip-b16": hf_clip_b16,
     "hf-clip-l14": hf_clip_l14,
     "open_clip-b32": open_clip_b32,
     "hf-siglip-b16": hf_siglip_b16,
