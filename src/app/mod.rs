@@ -105,6 +105,7 @@ impl App {
             dtype: self.dtype,
             int8: self.int8,
             image_size: args.image_size,
+            hashes: self.cache_dir().map(|directory| directory.join("hashes")),
         };
         let clip = Clip::open(files, &options)?;
         if args.model.is_none() {

@@ -304,10 +304,12 @@ impl ModelFiles {
             .hint("copy the tokenizer files of the checkpoint beside its weights"))
     }
 
-    /// A hash that names the checkpoint: of its weights, its configuration and the input size.
-    pub(super) fn sha(&self, weights: &Files, image_size: Option<usize>) -> String {
+    /// A hash that names the checkpoint: of its weights, its configuration and the input size. That of the weights is
+    /// kept in the directory `hashes`, if there is one.
+    pub(super) fn sha(&self, weights: &Files, image_size: Option<usize>, hashes: Option<&Path>) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(weights.content_hash().as_bytes());
+        let content = hashes.map_or_else(|| weights.content_hash(), |hashes| weights.content_hash_kept(hashes));
+        hasher.update(content.as_bytes());
         for name in ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"] {
             if let Ok(Some(bytes)) = self.read(name) {
                 hasher.update(name.as_bytes()).update(&bytes);

@@ -37,6 +37,7 @@ use family::{Plan, TextPlan};
 use fastvit::FastVit;
 use resnet::ResNet;
 use spec::{ImageSpec, Objective, TextTowerSpec};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use transformer::Transformer;
 use vit::Vit;
@@ -67,11 +68,13 @@ pub struct LoadOptions {
     pub int8: bool,
     /// Another input size, in pixels: positions are interpolated as the layout's reference does.
     pub image_size: Option<usize>,
+    /// A directory where hashes of checkpoints are kept between runs.
+    pub hashes: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, int8: false, image_size: None }
+        Self { device: Device::Cpu, dtype: DType::F32, int8: false, image_size: None, hashes: None }
     }
 }
 
@@ -138,7 +141,7 @@ impl Clip {
     /// A checkpoint whose plan may differ from what its files say.
     pub fn from_plan(files: ModelFiles, weights: Files, plan: Plan, options: &LoadOptions) -> Result<Self> {
         plan.spec.check().map_err(|e| e.at(files.name()))?;
-        let sha = files.sha(&weights, options.image_size);
+        let sha = files.sha(&weights, options.image_size, options.hashes.as_deref());
         Ok(Self {
             spec: plan.spec,
             name: files.name().to_owned(),
@@ -224,6 +227,11 @@ impl Clip {
             self.store.check("image").map_err(|e| e.at(&self.name))?;
             Ok(tower)
         })
+    }
+
+    /// Gives the image tower's memory back; the next [`Clip::image`] loads it again.
+    pub fn forget_image(&self) {
+        self.image.clear();
     }
 
     /// The text tower, loaded at the first call: constants, to embed with.
@@ -466,6 +474,10 @@ impl<T> Default for Lazy<T> {
 }
 
 impl<T> Lazy<T> {
+    fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = &*slot {

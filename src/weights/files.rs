@@ -1,7 +1,7 @@
 //! One checkpoint's tensors: a single file, shards with an index, or bytes in the binary.
 
 use super::entry::{Entry, Stretch};
-use super::{archive, npz, torch};
+use super::{archive, kept_hash, npz, torch};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
@@ -46,6 +46,8 @@ struct Shard {
     bytes: Bytes,
     kind: Kind,
     tensors: BTreeMap<String, Entry>,
+    /// What tells the file's content from what it was, if that is known.
+    stamp: Option<String>,
     /// The stretch that was inflated last, and its place: layers that are stacked in one array are read one by one.
     inflated: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
 }
@@ -244,6 +246,15 @@ impl Files {
         hasher.finalize().to_hex().to_string()
     }
 
+    /// The same, kept in a directory between runs for files that have not changed since.
+    pub fn content_hash_kept(&self, directory: &Path) -> String {
+        let stamps: Option<Vec<String>> = self.shards.iter().map(|shard| shard.stamp.clone()).collect();
+        match stamps {
+            Some(stamps) => kept_hash::kept(directory, &stamps, || self.content_hash()),
+            None => self.content_hash(),
+        }
+    }
+
     /// Reads a tensor as `dtype`. Half precision is widened exactly; int8 with a `NAME.scale` beside it (one scale a
     /// row) is multiplied out.
     pub fn read(&self, name: &str, dtype: DType, device: &Device) -> Result<Option<Tensor>> {
@@ -295,11 +306,12 @@ impl Shard {
         let file = File::open(path).map_err(|e| Error::run(e).at(path.display()))?;
         // SAFETY: the usual bargain of mapped weights: whoever truncates a checkpoint while it is read gets a crash.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::run(e).at(path.display()))?;
-        parse(path.display().to_string(), Bytes::Mapped(map))
+        let stamp = file.metadata().ok().and_then(|metadata| kept_hash::stamp(path, &metadata));
+        Ok(Self { stamp, ..parse(path.display().to_string(), Bytes::Mapped(map))? })
     }
 
     fn new(name: String, bytes: Bytes, kind: Kind, tensors: BTreeMap<String, Entry>) -> Self {
-        Self { name, bytes, kind, tensors, inflated: Mutex::default() }
+        Self { name, bytes, kind, tensors, stamp: None, inflated: Mutex::default() }
     }
 
     /// Reads safetensors.

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod entry;
 pub mod files;
+mod kept_hash;
 pub mod layout;
 pub mod npz;
 pub mod pickle;

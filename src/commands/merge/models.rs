@@ -238,7 +238,7 @@ fn find(app: &App, reference: &Path) -> Result<ModelFiles> {
 }
 
 fn working(app: &App) -> LoadOptions {
-    LoadOptions { device: app.device.clone(), dtype: app.dtype, int8: false, image_size: None }
+    LoadOptions { device: app.device.clone(), dtype: app.dtype, ..LoadOptions::default() }
 }
 
 fn name(soup: Soup) -> &'static str {
