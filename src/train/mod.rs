@@ -21,7 +21,7 @@ pub mod objective;
 pub mod optim;
 mod parts;
 pub mod peft;
-mod random;
+pub(crate) mod random;
 pub mod run;
 pub mod run_dir;
 pub mod save;
