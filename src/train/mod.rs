@@ -13,6 +13,7 @@ pub mod embed;
 mod fits;
 pub mod group;
 pub mod init;
+pub mod input_size;
 pub mod interpolate;
 pub mod log;
 pub mod lora;

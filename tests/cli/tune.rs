@@ -194,7 +194,8 @@ fn low_rank_changes_of_texts_leave_images_alone() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         lines(&ran)[0]["embedding"].clone()
     };
-    let (tiny, photo, text) = (tiny(), ["test/red/0.ppm"], ["--text", "red"]);
+    sandbox.write("red.txt", "red\n");
+    let (tiny, photo, text) = (tiny(), ["test/red/0.ppm"], ["--texts", "red.txt"]);
     assert_eq!(embed("run", &photo), embed(tiny.to_str().unwrap(), &photo));
     assert_ne!(embed("run", &text), embed(tiny.to_str().unwrap(), &text));
 }
