@@ -77,3 +77,13 @@ with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
 put("source", "tar", b"\5" + archive.getvalue())
+# The fingerprint and the contents are those of the set in `targets.rs`.
+own = {"format": "clip-cli few-shot split 1", "data": "set", "fingerprint": "95ef1a6171f2e90b313d987ebed43ba3", "shots": "1",
+       "seed": 1, "subset": "all", "set_classes": 2, "classes": ["ant", "bee"],
+       "train": [["ant/0.ppm", 0, f"{7:032x}"], ["bee/0.ppm", 1, f"{7:032x}"]], "val": [], "short": [["ant", 1]],
+       "twice": 0, "left_out": 1, "left_out_first": [["x.png", "corrupt", "no image"]]}
+put("split", "ours", b"\0" + json.dumps(own, separators=(",", ":")).encode())
+# Its images are the file itself.
+theirs = {"train": [["split_zhou.json", 0, "ant"], ["./split_zhou.json", "3", "bee_eater"]],
+          "val": [["val/split.jpg", 0, "ant"]], "test": [["test/1.jpg", 3, "bee_eater"], ["test/1.jpg", 0, "ant"]]}
+put("split", "coop", b"\1" + json.dumps(theirs).encode())

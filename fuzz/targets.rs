@@ -5,11 +5,12 @@
 
 use clap::FromArgMatches;
 use clip_cli::app::{App, GlobalArgs};
-use clip_cli::data::{Input, Parts, SOURCES, SourceOptions};
+use clip_cli::data::{Input, LabelledOptions, Parts, SOURCES, SourceOptions};
 use clip_cli::image::{DecodeOptions, decode};
 use clip_cli::index::Collection;
 use clip_cli::model::family::{Config, detect};
 use clip_cli::text::{Clean, Labels, Tokenizer, templates};
+use clip_cli::tune::data::{Image, Protocol, Set, Shots, Split, Subset};
 use clip_cli::weights::Files;
 use std::io::Write;
 use std::path::Path;
@@ -30,6 +31,7 @@ pub(crate) static TARGETS: &[Target] = &[
     ("foreign_weights", foreign_weights),
     ("source", source),
     ("embeddings", embeddings),
+    ("split", split),
 ];
 
 /// An image file of any format.
@@ -152,6 +154,38 @@ pub(crate) fn embeddings(bytes: &[u8]) {
             collection.append(position, &mut Vec::new());
         }
     });
+}
+
+/// What a few-shot run learns from: a split of ours, of a set of two images, or one of CoOp's, as the first byte says.
+pub(crate) fn split(bytes: &[u8]) {
+    if let Some((kind, file)) = bytes.split_first() {
+        split_reads(*kind, file);
+    }
+}
+
+/// The same; whether it is a split.
+pub(crate) fn split_reads(kind: u8, file: &[u8]) -> bool {
+    let (options, look) = (LabelledOptions::default(), |_: &Image| Ok(Ok(7)));
+    let mut read = false;
+    let name = ["split.json", "split_zhou.json"][usize::from(kind) % 2];
+    in_file(name, file, |path| {
+        if kind % 2 == 1 {
+            let protocol = Protocol { shots: Shots::All, seed: 1, subset: Subset::All, strict: false };
+            read = Set::open(path, &options).is_ok_and(|set| protocol.split(&set, &look).is_ok());
+            return;
+        }
+        let folder = path.with_file_name("set");
+        for class in ["ant", "bee"] {
+            std::fs::create_dir_all(folder.join(class)).expect("a folder");
+            std::fs::write(folder.join(class).join("0.ppm"), b"P6 1 1 255 ...").expect("a small file");
+        }
+        let set = Set::open(&folder, &options).expect("a set of two images");
+        if let Ok(split) = Split::load(path, &set, &look) {
+            let _ = (split.summary(), split.rest(&set), split.to_json());
+            read = true;
+        }
+    });
+    read
 }
 
 /// A safetensors file without tensors.

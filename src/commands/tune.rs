@@ -1,8 +1,11 @@
 //! `tune`: few-shot tuning on one's own images.
 
 mod args;
+mod exams;
 mod job;
 mod judged;
+mod learn;
+mod page;
 mod show;
 mod words;
 
@@ -21,12 +24,14 @@ saved. Nothing is ever chosen by test images: those of --eval-data, of the set's
 drawn. The output directory is a model: `zeroshot --model RUN` labels with it.
 
 The report beside it compares the method with zero-shot and with a linear probe on the same images, and on standard \
-output there is a line for each seed and set. --split base trains on the first half of the classes and judges both \
+output there is a line for each number of shots, seed and set. Several --shots or --seeds make a run each, in \
+DIR/shots-K/seed-S, and the report of several --shots draws accuracy against them. --split base trains on the first half of the classes and judges both \
 halves (where the method can) and their harmonic mean.
 
 Examples:
   clip-cli tune --method coop --data clothing10/train --shots 16 --output run
   clip-cli tune --method tip --data pets/train --eval-data pets/test --seeds 1,2,3 --output run
+  clip-cli tune --method tip-f --data pets/train --eval-data pets/test --shots 1,2,4,8,16 --output run
   clip-cli tune --method kgcoop --data split_zhou_Caltech101.json --split base --output run
   clip-cli zeroshot --model run photos/
   clip-cli tune --list-methods")]

@@ -99,7 +99,8 @@ pub(in crate::commands) struct LabelArgs {
     #[arg(long, value_name = "FILE", help_heading = "Labels")]
     labels_file: Option<PathBuf>,
 
-    /// A JSON object with the prompts of each label: {"cat": ["a cat on a sofa", …], …}
+    /// What is said of each label: a JSON object from labels to lists of prompts or sentences (CuPL), or of features, which
+    /// become `hen, which has two legs`. What ends as a sentence, names the label or has {} in it is no feature
     #[arg(long, value_name = "FILE", conflicts_with = "templates", help_heading = "Labels")]
     class_prompts: Option<PathBuf>,
 
@@ -113,22 +114,12 @@ pub(in crate::commands) struct LabelArgs {
 impl LabelArgs {
     /// The prompts around labels: those that the command line names, else those of this file, else simple ones.
     pub(in crate::commands) fn templates(&self, usual: Option<&Path>) -> Result<TemplateSet> {
-        let Some(path) = &self.class_prompts else {
-            return match (&self.templates, usual) {
-                (Some(name), _) => templates::load(name),
-                (None, Some(path)) => templates::load(&Path::new(".").join(path).to_string_lossy()),
-                (None, None) => templates::load("simple"),
-            };
-        };
-        // In this form the name of a built-in set is a file's name, too.
-        let set = templates::load(&Path::new(".").join(path).to_string_lossy())
-            .map_err(|error| error.at("--class-prompts"))?;
-        if set.classes().is_none() {
-            return Err(Error::run("no JSON object from labels to prompts")
-                .at(path.display())
-                .hint("templates for all labels go to --templates"));
+        match (&self.class_prompts, &self.templates, usual) {
+            (Some(path), ..) => templates::load_classes(path),
+            (None, Some(name), _) => templates::load(name),
+            (None, None, Some(path)) => templates::load(&Path::new(".").join(path).to_string_lossy()),
+            (None, None, None) => templates::load("simple"),
         }
-        Ok(set)
     }
 
     /// The prompts around labels: those that the command line names, else those that a model was tuned with.

@@ -12,11 +12,11 @@ mod openai;
 mod outline;
 mod parameters;
 pub(crate) mod readme;
-mod same;
+pub(crate) mod same;
 mod source;
 mod target;
 pub(crate) mod tokenizer;
-mod transfer;
+pub(crate) mod transfer;
 pub(crate) mod writer;
 
 pub(crate) use outline::outline;

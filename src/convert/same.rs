@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub(super) fn configuration(source: &Source, options: &Options) -> (Vec<(&'static str, Value)>, Vec<String>) {
     let mut files = Vec::new();
     let mut differences = Vec::new();
+    let old = source.plan.spec.preprocess.size[0];
+    let resized = |name: &str, config: &mut Value| resize(name, config, old, options.image_size?);
     match source.layout {
         Layout::Transformers => {
             if let Some(mut config) = source.config.hf.clone() {
@@ -17,37 +19,22 @@ pub(super) fn configuration(source: &Source, options: &Options) -> (Vec<(&'stati
                     let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
                     config[key] = dtype_name(dtype).into();
                 }
-                if let Some(side) = options.image_size {
-                    for part in ["vision_config", "vision_config_dict"] {
-                        if config.get(part).is_some_and(Value::is_object) {
-                            config[part]["image_size"] = side.into();
-                        }
-                    }
-                }
+                resized("config.json", &mut config);
                 files.push(("config.json", config));
             }
             if let Some(mut processor) = source.config.preprocessor.clone() {
-                if let Some(side) = options.image_size {
-                    let nested = processor.get("image_processor").is_some();
-                    resize_processor(
-                        if nested { &mut processor["image_processor"] } else { &mut processor },
-                        source,
-                        side,
-                    );
-                }
                 let name = if source.directory.join("preprocessor_config.json").is_file() {
                     "preprocessor_config.json"
                 } else {
                     "processor_config.json"
                 };
+                resized(name, &mut processor);
                 files.push((name, processor));
             }
         }
         Layout::OpenClip => {
             if let Some(mut config) = source.config.open_clip.clone() {
-                if let Some(side) = options.image_size {
-                    differences.extend(resize_open_clip(&mut config, side));
-                }
+                differences.extend(resized("open_clip_config.json", &mut config));
                 files.push(("open_clip_config.json", config));
             }
         }
@@ -55,9 +42,28 @@ pub(super) fn configuration(source: &Source, options: &Options) -> (Vec<(&'stati
     (files, differences)
 }
 
+/// Writes another input size, in place of `old`, into the configuration file of this name; gives what it cannot say.
+pub(crate) fn resize(name: &str, config: &mut Value, old: usize, side: usize) -> Option<String> {
+    match name {
+        "config.json" => {
+            for part in ["vision_config", "vision_config_dict"] {
+                if config.get(part).is_some_and(Value::is_object) {
+                    config[part]["image_size"] = side.into();
+                }
+            }
+        }
+        "preprocessor_config.json" | "processor_config.json" => {
+            let nested = config.get("image_processor").is_some();
+            resize_processor(if nested { &mut config["image_processor"] } else { config }, old.max(1), side);
+        }
+        "open_clip_config.json" => return resize_open_clip(config, side),
+        _ => {}
+    }
+    None
+}
+
 /// Another input size in `preprocessor_config.json`; a crop keeps its share of the resized edge.
-fn resize_processor(processor: &mut Value, source: &Source, side: usize) {
-    let old = source.plan.spec.preprocess.size[0].max(1);
+fn resize_processor(processor: &mut Value, old: usize, side: usize) {
     let both = json!({ "height": side, "width": side });
     match processor.get_mut("size") {
         Some(size @ Value::Number(_)) => *size = (size.as_u64().unwrap_or_default() as usize * side / old).into(),

@@ -27,10 +27,10 @@ pub(super) struct Transfer<'a> {
 
 /// New positions for another input.
 #[derive(Debug)]
-struct Resized {
+pub(crate) struct Resized {
     vit: VitSpec,
     /// Their tensor in the source.
-    name: String,
+    pub(crate) name: String,
 }
 
 #[derive(Debug)]
@@ -69,8 +69,7 @@ impl<'a> Transfer<'a> {
             if let Some(resized) = &transfer.resized {
                 if resized.name == name {
                     shape = resized.shape(&shape);
-                } else if name.ends_with("position_ids") && !name.starts_with("text") {
-                    // A buffer that old versions saved, of the old length.
+                } else if resized.outdates(name) {
                     continue;
                 }
             }
@@ -233,7 +232,7 @@ impl<'a> Transfer<'a> {
 
 impl Resized {
     /// None if the towers see the input that they were made for.
-    fn new(files: &Files, layout: &Layout, spec: &Spec) -> Result<Option<Self>> {
+    pub(crate) fn new(files: &Files, layout: &Layout, spec: &Spec) -> Result<Option<Self>> {
         let ImageSpec::Vit(vit) = &spec.image else { return Ok(None) };
         // NaFlex resizes positions for each image; the table stays as it is.
         if vit.input_size == vit.image_size || matches!(spec.preprocess.resize, Resize::Patches { .. }) {
@@ -245,12 +244,17 @@ impl Resized {
         Ok(Some(Self { vit: vit.clone(), name }))
     }
 
+    /// Whether this is a buffer that old versions saved, of the old length.
+    pub(crate) fn outdates(&self, name: &str) -> bool {
+        name.ends_with("position_ids") && !name.starts_with("text")
+    }
+
     fn grids(&self) -> [[usize; 2]; 2] {
         [self.vit.image_size, self.vit.input_size].map(|size| size.map(|side| side / self.vit.patch))
     }
 
     /// The shape of the new table, in the style of the old one.
-    fn shape(&self, old: &[usize]) -> Vec<usize> {
+    pub(crate) fn shape(&self, old: &[usize]) -> Vec<usize> {
         let [_, [rows, columns]] = self.grids();
         let mut shape = old.to_vec();
         if let [.., count, _] = &mut shape[..] {
@@ -260,7 +264,7 @@ impl Resized {
     }
 
     /// The new table in f32, by the arithmetic of the source's layout.
-    fn run<'a>(&self, raw: Raw<'_>) -> Result<Raw<'a>> {
+    pub(crate) fn run<'a>(&self, raw: Raw<'_>) -> Result<Raw<'a>> {
         let ([from, to], width) = (self.grids(), self.vit.blocks.width);
         let shape = self.shape(&raw.shape);
         let single = numbers::cast(raw, Dtype::F32)?;

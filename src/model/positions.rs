@@ -53,10 +53,18 @@ impl Positions {
         }
         let patches = self.from[0] * self.from[1];
         let width = self.table.dim(2)?;
-        let numbers = self.table.narrow(1, self.lead, patches)?.to_dtype(candle_core::DType::F32)?.flatten_all()?;
+        let own = self.table.narrow(1, self.lead, patches)?;
+        let numbers = own.to_dtype(candle_core::DType::F32)?.flatten_all()?;
         let resized = resize(&numbers.to_vec1::<f32>()?, self.from, grid, width, self.how);
         let resized = Tensor::from_vec(resized, (1, grid[0] * grid[1], width), &Device::Cpu)?;
-        let resized = resized.to_device(self.table.device())?.to_dtype(self.table.dtype())?;
+        let mut resized = resized.to_device(self.table.device())?.to_dtype(self.table.dtype())?;
+        if own.track_op() {
+            // The same numbers, with the gradient of the sums that they are: what is added is zero.
+            let sums = matrix(self.from, grid, self.how);
+            let sums = Tensor::from_vec(sums, (grid[0] * grid[1], patches), own.device())?.to_dtype(own.dtype())?;
+            let linear = sums.matmul(&own.squeeze(0)?)?.unsqueeze(0)?;
+            resized = (resized + (&linear - linear.detach())?)?;
+        }
         Ok(Tensor::cat(&[&self.table.narrow(1, 0, self.lead)?, &resized], 1)?)
     }
 }
@@ -119,6 +127,21 @@ pub fn resize(grid: &[f32], from: [usize; 2], to: [usize; 2], width: usize, how:
     out
 }
 
+/// What [`resize`] computes as a matrix, (places of `to`, places of `from`) row by row.
+fn matrix(from: [usize; 2], to: [usize; 2], how: Interpolation) -> Vec<f32> {
+    let (rows, columns) = (weights(from[0], to[0], how), weights(from[1], to[1], how));
+    let mut out = vec![0f32; to[0] * to[1] * from[0] * from[1]];
+    let mut sums = out.chunks_exact_mut(from[0] * from[1]);
+    for row in &rows {
+        for (column, sum) in columns.iter().zip(&mut sums) {
+            for &(y, wy) in row {
+                column.iter().for_each(|&(x, wx)| sum[y * from[1] + x] += (wy * wx) as f32);
+            }
+        }
+    }
+    out
+}
+
 /// For each output place, the input places and weights that make it, as `torch.nn.functional.interpolate` with
 /// `align_corners=False` has them.
 fn weights(from: usize, to: usize, how: Interpolation) -> Vec<Vec<(usize, f64)>> {
@@ -171,5 +194,38 @@ fn cubic(x: f64, a: f64) -> f64 {
         (((x - 5.0) * x + 8.0) * x - 4.0) * a
     } else {
         0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Var};
+
+    #[test]
+    fn resized_positions_are_trained() {
+        let (from, to, width) = ([2, 3], [4, 5], 2);
+        let numbers: Vec<f64> = (0..(1 + 6) * width).map(|n| (n as f64 * 0.7).sin()).collect();
+        let table = Var::from_vec(numbers, (1, 7, width), &Device::Cpu).unwrap();
+        for how in [Interpolation::Bicubic, Interpolation::BicubicAntialias] {
+            let at = |table: Tensor| {
+                let usual = (from, table.clone());
+                Positions { table, lead: 1, from, how, usual }.at(to).unwrap()
+            };
+            let (tracked, constant) = (at(table.as_tensor().clone()), at(table.as_detached_tensor()));
+            assert_eq!(tracked.to_vec3::<f64>().unwrap(), constant.to_vec3::<f64>().unwrap());
+            let weights: Vec<f64> = (0..21 * width).map(|n| (n as f64 * 1.3).cos()).collect();
+            let weights = Tensor::from_vec(weights, (1, 21, width), &Device::Cpu).unwrap();
+            let gradients = (&tracked * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+            let gradient = gradients.get(&table).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            // The function is linear: its gradient is what a step of one along each number gives.
+            for (n, gradient) in gradient.into_iter().enumerate() {
+                let mut one = vec![0f64; 7 * width];
+                one[n] = 1.0;
+                let step = at(Tensor::from_vec(one, (1, 7, width), &Device::Cpu).unwrap());
+                let expected = (step * &weights).unwrap().sum_all().unwrap().to_dtype(DType::F64).unwrap();
+                assert!((gradient - expected.to_scalar::<f64>().unwrap()).abs() < 1e-5, "{n}");
+            }
+        }
     }
 }

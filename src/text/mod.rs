@@ -1,6 +1,7 @@
 //! Text: canonical forms, tokenizers, templates, labels.
 
 pub mod clean;
+pub mod describe;
 pub mod edit;
 pub mod ftfy;
 pub mod html;

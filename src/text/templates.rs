@@ -1,10 +1,12 @@
 //! Prompt templates: what stands around a class name.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use super::describe::{canonical, prompt};
 use crate::error::{Error, Result};
 use crate::near;
 
@@ -30,18 +32,27 @@ pub struct TemplateSet {
 enum Content {
     /// Each has a placeholder.
     Templates(Vec<String>),
-    /// For each class its prompts.
-    Prompts(BTreeMap<String, Vec<String>>),
+    /// For each class what is said of it: prompts (some with a placeholder), sentences, features.
+    Prompts(Classes),
 }
 
-/// Loads a set by name, or from a file: a template a line, a JSON list, or JSON that maps classes to prompts. What is
-/// neither, but has a placeholder, is a template itself.
+/// Texts by class.
+type Classes = BTreeMap<String, Vec<String>>;
+
+/// A file of templates or prompts is no longer than this.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Loads a set by name, or from a file: a template a line, a JSON list, or JSON that maps classes to what is said of each.
+/// What is neither, but has a placeholder, is a template itself.
 pub fn load(name_or_path: &str) -> Result<TemplateSet> {
     if let Some((name, _, text)) = BUILTIN.iter().find(|(name, ..)| *name == name_or_path) {
         return TemplateSet::parse(name, text);
     }
     let path = Path::new(name_or_path);
-    match std::fs::read(path) {
+    match read(path) {
+        Ok(bytes) if bytes.len() as u64 > MAX_BYTES => {
+            Err(Error::run(format!("longer than {MAX_BYTES} bytes")).at(path.display()))
+        }
         Ok(bytes) => {
             let text = String::from_utf8(bytes).map_err(|_| Error::run("not UTF-8 text").at(path.display()))?;
             TemplateSet::parse(name_or_path, &text)
@@ -50,6 +61,25 @@ pub fn load(name_or_path: &str) -> Result<TemplateSet> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
         Err(error) => Err(Error::from(error).at(path.display())),
     }
+}
+
+/// Loads what is said of each class: a JSON object from classes to lists of prompts, of sentences as in CuPL, or of features
+/// as in Menon and Vondrick.
+pub fn load_classes(path: &Path) -> Result<TemplateSet> {
+    // In this form the name of a built-in set is a file's name, too.
+    let set = load(&Path::new(".").join(path).to_string_lossy()).map_err(|error| error.at("--class-prompts"))?;
+    match &set.content {
+        Content::Prompts(_) => Ok(set),
+        Content::Templates(_) => Err(Error::run("no JSON object from labels to prompts")
+            .at(path.display())
+            .hint("templates for all labels go to --templates")),
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl TemplateSet {
@@ -80,19 +110,46 @@ impl TemplateSet {
         }
     }
 
-    /// The prompts of a class.
+    /// The prompts of a class. Of a set of ready prompts a text with a placeholder is filled, a sentence (it ends as one, or
+    /// names the class) stands for itself, and a feature becomes `hen, which has two legs`; case, `_` and spaces make no
+    /// difference to a class's name.
+    ///
+    /// # Errors
+    /// If nothing is said of the class.
     pub fn fill(&self, class: &str) -> Result<Vec<String>> {
-        let templates = match &self.content {
-            Content::Templates(templates) => templates,
-            Content::Prompts(prompts) => prompts.get(class).ok_or_else(|| {
-                let hint = match near::closest(class, prompts.keys().map(String::as_str)) {
-                    Some(near) => format!("did you mean {near:?}?"),
-                    None => format!("the file has prompts for {} classes", prompts.len()),
-                };
-                Error::usage(format!("{}: no prompts for the class {class:?}", self.name)).hint(hint)
-            })?,
+        let one = |text: &String| if has_placeholder(text) { fill(text, class) } else { prompt(class, text) };
+        match &self.content {
+            Content::Templates(templates) => Ok(templates.iter().map(|template| fill(template, class)).collect()),
+            Content::Prompts(prompts) => match find(prompts, class) {
+                Some(texts) => Ok(texts.iter().map(one).collect()),
+                None => Err(self.missing(prompts, &[class])),
+            },
+        }
+    }
+
+    /// Checks that each of these classes has prompts.
+    ///
+    /// # Errors
+    /// If nothing is said of some: names them all.
+    pub fn check(&self, classes: &[String]) -> Result<()> {
+        let Content::Prompts(prompts) = &self.content else { return Ok(()) };
+        let missing = classes.iter().map(String::as_str).filter(|class| find(prompts, class).is_none());
+        match &missing.collect::<Vec<_>>()[..] {
+            [] => Ok(()),
+            missing => Err(self.missing(prompts, missing)),
+        }
+    }
+
+    fn missing(&self, prompts: &Classes, classes: &[&str]) -> Error {
+        let named: Vec<_> = classes.iter().take(10).map(|class| format!("{class:?}")).collect();
+        let more = classes.len().saturating_sub(10);
+        let named = named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() };
+        let hint = match near::closest(classes[0], prompts.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("the file has prompts for {} classes", prompts.len()),
         };
-        Ok(templates.iter().map(|template| fill(template, class)).collect())
+        let which = if classes.len() > 1 { "classes" } else { "class" };
+        Error::usage(format!("{}: no prompts for the {which} {named}", self.name)).hint(hint)
     }
 
     fn parse(name: &str, text: &str) -> Result<Self> {
@@ -163,12 +220,22 @@ fn templates<'a>(numbered: impl Iterator<Item = (usize, &'a str)>) -> Result<Vec
     numbered.map(check).collect()
 }
 
-fn prompts(classes: BTreeMap<String, OneOrMore>) -> Result<BTreeMap<String, Vec<String>>> {
+/// What is said of a class, by its very name or by one that differs in nothing that matters.
+fn find<'a>(prompts: &'a Classes, class: &str) -> Option<&'a Vec<String>> {
+    prompts.get(class).or_else(|| {
+        let wanted = canonical(class);
+        prompts.iter().find(|(name, _)| canonical(name) == wanted).map(|(_, texts)| texts)
+    })
+}
+
+fn prompts(classes: BTreeMap<String, OneOrMore>) -> Result<Classes> {
     let check = |(class, prompts)| {
         let prompts = match prompts {
             OneOrMore::One(prompt) => vec![prompt],
             OneOrMore::More(prompts) => prompts,
         };
+        let prompts: Vec<_> =
+            prompts.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
         if prompts.is_empty() {
             Err(Error::run(format!("no prompts for the class {class:?}")))
         } else {
@@ -237,6 +304,20 @@ mod tests {
         let set = TemplateSet::parse("p.json", r#"{"tabby": ["x"]}"#).unwrap();
         assert_eq!(set.fill("dog").unwrap_err().advice(), Some("the file has prompts for 1 classes"));
         assert_eq!(set.fill("tabbie").unwrap_err().advice(), Some("did you mean \"tabby\"?"));
+        let names = ["Tabby", "cow", "dog"].map(str::to_owned);
+        let error = set.check(&names).unwrap_err().to_string();
+        assert_eq!(error, "p.json: no prompts for the classes \"cow\", \"dog\"");
+        assert!(set.check(&names[..1]).is_ok());
+    }
+
+    #[test]
+    fn sentences_and_features_of_classes() {
+        let text = r#"{"Hen": ["A hen has brown feathers.", "two legs", "a drawing of a {}"], "red_fox": ["  bushy tail ", ""]}"#;
+        let set = TemplateSet::parse("d.json", text).unwrap();
+        let hen = ["A hen has brown feathers.", "hen, which has two legs", "a drawing of a hen"];
+        assert_eq!(set.fill("hen").unwrap(), hen);
+        assert_eq!(set.fill("red fox").unwrap(), ["red fox, which has bushy tail"]);
+        assert!(message(TemplateSet::parse("d.json", r#"{"a": [" "]}"#)).contains("no prompts for the class \"a\""));
     }
 
     #[test]

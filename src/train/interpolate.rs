@@ -1,12 +1,13 @@
 //! Weighted sums of checkpoints: weight interpolation (WiSE-FT, Wortsman et al. 2021, arXiv 2109.01903) and model soups
 //! (Wortsman et al. 2022, arXiv 2203.05482).
 
-use super::save::{headers, is_whole, save_companions, write_file};
+use super::save::{BIAS, headers, is_whole, save_companions, write_file};
 use crate::card;
 use crate::convert::readme::{LONGEST_CARD, TERMS, license_lines};
 use crate::convert::{beside, writer};
 use crate::error::{Error, Result};
 use crate::model::Clip;
+use crate::model::spec::Spec;
 use candle_core::{DType, Device};
 use safetensors::tensor::Dtype;
 use std::borrow::Cow;
@@ -15,7 +16,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-/// Fails unless the models are of one kind: the same towers, preprocessing, names and shapes, and equal whole numbers.
+/// Fails unless the models are of one kind: the same towers, preprocessing, names and shapes, and equal whole numbers. The
+/// bias that training with a sigmoid gave a model ([`BIAS`]) may be missing in others.
 pub fn check(models: &[&Clip]) -> Result<()> {
     let Some((first, others)) = models.split_first() else { return Err(Error::usage("no models")) };
     for other in others {
@@ -25,7 +27,8 @@ pub fn check(models: &[&Clip]) -> Result<()> {
             return differ("one is in the layout of transformers, the other in that of open_clip".to_owned())
                 .map_err(|e: Error| e.hint("`models convert --layout` brings one into the layout of the other"));
         }
-        let (a, b) = (known(first), known(other));
+        let [a, b] = [first, other].map(|clip| known(clip).into_iter().filter(|name| *name != BIAS).collect());
+        let (a, b): (BTreeSet<_>, BTreeSet<_>) = (a, b);
         if let Some(name) = a.symmetric_difference(&b).next() {
             let has = if a.contains(name) { first } else { other };
             return differ(format!("only {} has a tensor `{name}`", has.name()));
@@ -41,7 +44,12 @@ pub fn check(models: &[&Clip]) -> Result<()> {
                 return differ(format!("`{name}`, which is no weight, has other numbers"));
             }
         }
-        if first.spec != other.spec {
+        // What scores are follows from the bias.
+        let objective = match has_bias(first) == has_bias(other) {
+            true => other.spec.objective,
+            false => first.spec.objective,
+        };
+        if first.spec != (Spec { objective, ..other.spec.clone() }) {
             return differ("their configurations describe different towers or preprocessing".to_owned());
         }
     }
@@ -49,14 +57,22 @@ pub fn check(models: &[&Clip]) -> Result<()> {
 }
 
 /// Writes `Σ weight · model` into a directory, in the layout and with the configuration of the first model, as f32. A
-/// model of weight 0 is not read, and weight 1 alone keeps every number. Sums are made in f64. The models must have
-/// passed [`check`]. `tick` is asked between tensors.
+/// model of weight 0 is not read, and weight 1 alone keeps every number. Sums are made in f64. A bias that some models
+/// lack is that of those that have it, and so is the configuration: it moves all scores alike and changes no ranking. The
+/// models must have passed [`check`]. `tick` is asked between tensors.
 pub fn write_mix(parts: &[(&Clip, f64)], directory: &Path, tick: &dyn Fn() -> Result<()>) -> Result<()> {
     let Some((first, _)) = parts.first() else { return Err(Error::usage("no models")) };
-    save_companions(first, directory, |_, bytes| Ok(bytes))?;
-    let wanted = common(&parts.iter().map(|(clip, _)| *clip).collect::<Vec<_>>());
-    let headers = headers(first.store().files()).into_iter().filter(|header| wanted.contains(header.name.as_str()));
+    let mut wanted = common(&parts.iter().map(|(clip, _)| *clip).collect::<Vec<_>>());
     let parts: Vec<_> = parts.iter().filter(|(_, weight)| *weight != 0.0).collect();
+    let biased: Vec<_> =
+        parts.iter().filter(|(clip, _)| has_bias(clip)).map(|(clip, weight)| (*clip, *weight)).collect();
+    let first = biased.first().map_or(*first, |(clip, _)| *clip);
+    match biased.is_empty() {
+        true => wanted.remove(BIAS),
+        false => wanted.insert(BIAS),
+    };
+    save_companions(first, directory, |_, bytes| Ok(bytes))?;
+    let headers = headers(first.store().files()).into_iter().filter(|header| wanted.contains(header.name.as_str()));
     let path = directory.join(first.files().weights_name());
     writer::write(&path, headers.collect(), |header| {
         tick()?;
@@ -75,7 +91,10 @@ pub fn write_mix(parts: &[(&Clip, f64)], directory: &Path, tick: &dyn Fn() -> Re
             return Ok(Cow::Owned(read(clip)?.iter().flat_map(|x| x.to_le_bytes()).collect()));
         }
         let mut sum = vec![0f64; header.shape.iter().product()];
-        for (clip, weight) in &parts {
+        let share: f64 = biased.iter().map(|(_, weight)| weight).sum();
+        let of_bias: Vec<_> = biased.iter().map(|(clip, weight)| (*clip, weight / share)).collect();
+        let all: Vec<_> = parts.iter().map(|(clip, weight)| (*clip, *weight)).collect();
+        for (clip, weight) in if header.name == BIAS { &of_bias } else { &all } {
             for (sum, x) in sum.iter_mut().zip(read(clip)?) {
                 *sum += weight * f64::from(x);
             }
@@ -177,6 +196,10 @@ fn licence(clip: &Clip) -> Option<String> {
         let own = if clip.files().directory().is_none() { card::find(clip.name()) } else { None };
         own.or_else(|| card::of_repository(repository?)).map(|card| card.license.value.clone())
     })
+}
+
+fn has_bias(clip: &Clip) -> bool {
+    clip.store().files().contains(BIAS)
 }
 
 /// The tensors that towers need.

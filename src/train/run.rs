@@ -1,31 +1,31 @@
 //! The loop.
 
-use super::assemble::assemble;
+mod batches;
+mod checks;
+mod keep;
+
+pub(crate) use checks::norm;
+
 use super::compose::Composition;
 use super::config::Config;
-use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform, alone};
+use super::data::{Captions, Corpus, Sampler, Transform, alone};
 use super::ema::Ema;
 use super::embed::Reading;
 use super::fits::Fits;
 use super::group::Group;
-use super::objective::{Duplicates, Objective, Progress, Sum};
+use super::objective::{Duplicates, Progress, Sum};
 use super::optim::Optimizer;
 use super::parts::Parts;
 use super::random::generator;
-use super::run_dir::{Best, Checkpoint, RunDir, State};
-use super::save::save_model;
+use super::run_dir::{RunDir, State};
 use super::schedule::Schedule;
-use super::step::{Gradients, Step, Stepper, objective_param};
+use super::step::{Step, Stepper};
 use super::validate::{Found, Validation};
 use crate::app::Interrupt;
 use crate::error::{Error, Result};
 use crate::model::Clip;
-use crate::ops::normalize::normalize_row;
-use crate::ops::optim::sum_of_squares;
 use crate::weights::View;
-use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,9 +81,6 @@ pub struct Run<'a> {
     /// The largest share of images that may change their class, and how much of the accuracy on labelled images may be lost.
     pub limits: [f64; 2],
 }
-
-/// The name of a [`Composition`] in a checkpoint.
-const COMPOSITION: &str = "composition";
 
 /// Who is told what happens.
 pub trait Watch {
@@ -195,47 +192,6 @@ impl Run<'_> {
         self.reading.every_image(self.clip, &self.corpus, tick)
     }
 
-    fn loader(&self, epoch: usize, first: usize) -> Result<Loader> {
-        let [neg_captions, neg_images] = self.config.negatives;
-        let options = LoaderOptions {
-            start: first,
-            share: (self.group.rank(), self.group.size()),
-            neg_captions,
-            neg_images,
-            images: self.image_cache.is_none(),
-            failure: Failure::Replace,
-            ..LoaderOptions::new(self.config.batch_size, self.reading.workers)
-        };
-        let mut pairs = self.sampler.epoch(epoch as u64);
-        if let Some(composition) = &self.composition {
-            pairs = composition.arrange(&pairs, self.config.batch_size, self.config.seed);
-        }
-        Loader::new(&self.corpus, &pairs, &options, self.transform.clone())
-    }
-
-    /// At the beginning of an epoch: what its batches are composed by, of the model as it is now.
-    fn compose(&mut self, epoch: usize, first: usize) -> Result<()> {
-        let Some(mining) = &self.config.mining else { return Ok(()) };
-        if first > 0 || !epoch.is_multiple_of(mining.every.max(1)) {
-            return Ok(());
-        }
-        let check = || self.interrupt.check();
-        let mut images = match &self.image_cache {
-            Some(cache) => cache.clone(),
-            None => self.embed_all(&check)?,
-        };
-        let dim = self.clip.spec.embed_dim;
-        images.chunks_exact_mut(dim).for_each(normalize_row);
-        let captions: Vec<String> =
-            self.corpus.rows.iter().map(|row| row.captions.first().cloned().unwrap_or_default()).collect();
-        let texts = self.reading.texts(self.clip, View::Constant, &captions, &check)?;
-        let mut rng = generator("compose", &[self.config.seed, epoch as u64]);
-        let (sides, inside) = ([&images[..], &texts[..]], self.sampler.inside());
-        let found = Composition::new(&self.corpus, sides, mining, inside, &mut rng, self.interrupt)?;
-        self.composition = Some(found);
-        Ok(())
-    }
-
     /// One step, for its cost: takes the first pairs of the first epoch, writes nothing.
     pub fn try_step(&mut self, watch: &dyn Watch) -> Result<Report> {
         if let Some(mining) = &self.config.mining {
@@ -249,26 +205,7 @@ impl Run<'_> {
 
     fn step(&mut self, loaded: super::data::Batch, state: &State, watch: &dyn Watch) -> Result<Report> {
         let mut rng = generator("step", &[self.config.seed, state.step as u64]);
-        let mut batch = assemble(&self.corpus, loaded, self.clip.preprocess().len(), self.group)?;
-        if let Some(composition) = &self.composition {
-            batch.neg_texts.resize(batch.texts.len(), Vec::new());
-            for ((own, &row), caption) in batch.neg_texts.iter_mut().zip(&batch.index).zip(&batch.texts) {
-                own.extend(composition.captions(&self.corpus, row, caption));
-            }
-        }
-        if let Some(negatives) = &self.negatives {
-            batch.neg_texts.resize(batch.texts.len(), Vec::new());
-            for (pair, text) in batch.texts.iter().enumerate() {
-                // Of the pair itself, so that other pairs and processes make no difference.
-                let mut rng = generator("negatives", &[self.config.seed, batch.index[pair].into(), state.step as u64]);
-                batch.neg_texts[pair].extend(negatives(text, &mut rng));
-            }
-        }
-        if self.objective.needs().neg_texts {
-            batch.neg_texts.resize(batch.texts.len(), Vec::new());
-            batch.least_negatives = 1;
-        }
-        batch.neg_texts_fit = self.fits.of(&self.corpus, &batch);
+        let batch = self.batch(loaded, state.step)?;
         let steps = self.steps();
         let progress = Progress { step: state.step, steps, epoch_steps: self.epoch_steps() };
         let stepper = Stepper {
@@ -322,175 +259,11 @@ impl Run<'_> {
         })
     }
 
-    /// Looks at the model, and keeps it if it is the best.
-    fn look(&self, directory: &RunDir, state: &mut State, watch: &dyn Watch) -> Result<()> {
-        let view = self.view();
-        let mut best = true;
-        if let Some(validation) = &self.validation {
-            let found = validation.measure(self.clip, view, &|| Ok(()))?;
-            let (disagreement, lost) = (found.disagreement(), found.lost());
-            let beyond = disagreement > self.limits[0] || lost > self.limits[1];
-            let now = Best { step: state.step, score: found.score(), disagreement, lost, beyond };
-            best = state.best.as_ref().is_none_or(|old| is_better(&now, old));
-            if lost > self.limits[1] {
-                watch.warn(&format!(
-                    "ZERO-SHOT IS BEING LOST: after step {} the accuracy on --retention-data is {:.1} points lower (the \
-                     limit is {:.1})",
-                    state.step,
-                    100.0 * lost,
-                    100.0 * self.limits[1]
-                ));
-            }
-            if now.disagreement > self.limits[0] {
-                let share = 100.0 * now.disagreement;
-                watch.warn(&format!(
-                    "ZERO-SHOT IS BEING LOST: after step {} {share:.1} % of the images have another class among 1,000 than \
-                     before training (the limit is {:.1} %). A lower --lr, fewer --epochs, --lock-image or \
-                     `merge --alpha` with the start keeps more",
-                    state.step,
-                    100.0 * self.limits[0]
-                ));
-            }
-            if best {
-                state.best = Some(now);
-            }
-            watch.validated(state.step, &found, best)?;
-        }
-        if best && self.group.rank() == 0 {
-            save_model(self.clip, view, directory.path())?;
-        }
-        self.group.barrier()
-    }
-
-    /// What is validated and kept: the moving average, if there is one that was asked for.
-    fn view(&self) -> View<'_> {
-        match (&self.ema, self.config.ema_decay) {
-            (Some(ema), Some(_)) => View::Instead(&ema.averages),
-            _ => View::Constant,
-        }
-    }
-
-    fn save(&self, directory: &RunDir, state: &State) -> Result<()> {
-        if self.group.rank() > 0 {
-            return self.group.barrier();
-        }
-        let detached = |params: BTreeMap<String, Var>| -> BTreeMap<String, Tensor> {
-            params.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect()
-        };
-        let own = self.objective.params().into_iter().map(|(name, var)| (objective_param(&name), var));
-        let kept = self.objective.state()?.into_iter().map(|(name, x)| (format!("state.{name}"), x));
-        let composed = self.composition.as_ref().map(|composition| composition.tensor()).transpose()?;
-        let composed = composed.map(|tensor| (COMPOSITION.to_owned(), tensor));
-        let checkpoint = Checkpoint {
-            weights: detached(self.parts.params.clone()),
-            optimizer: self.optimizer.state(),
-            ema: self.ema.as_ref().map(|ema| ema.averages.clone()).unwrap_or_default(),
-            objective: detached(own.collect()).into_iter().chain(kept).chain(composed).collect(),
-        };
-        let (every, all) = (self.epoch_steps(), self.keep_all);
-        directory.save(&checkpoint, state, |step| all && step.is_multiple_of(every))?;
-        self.group.barrier()
-    }
-
-    fn restore(&mut self, checkpoint: &Checkpoint, step: usize) -> Result<()> {
-        let set = |name: &str, var: &Var, from: &BTreeMap<String, Tensor>| -> Result<()> {
-            let saved = from.get(name).filter(|saved| saved.dims() == var.dims());
-            let saved = saved.ok_or_else(|| {
-                Error::run(format!("the checkpoint has no `{name}` of shape {:?}", var.dims()))
-                    .hint("is the run's model still the same?")
-            })?;
-            Ok(var.set(&saved.to_dtype(var.dtype())?.to_device(var.device())?)?)
-        };
-        for (name, var) in &self.parts.params {
-            set(name, var, &checkpoint.weights)?;
-        }
-        for (name, var) in self.objective.params() {
-            set(&objective_param(&name), &var, &checkpoint.objective)?;
-        }
-        let kept = checkpoint.objective.iter();
-        let kept = kept.filter_map(|(name, x)| Some((name.strip_prefix("state.")?.to_owned(), x.clone())));
-        self.objective.restore(&kept.collect())?;
-        if let (Some(mining), Some(tensor)) = (&self.config.mining, checkpoint.objective.get(COMPOSITION)) {
-            self.composition = Some(Composition::of(tensor, mining, self.corpus.rows.len())?);
-        }
-        self.optimizer.restore(&checkpoint.optimizer, step)?;
-        if let Some(ema) = &mut self.ema {
-            for (name, average) in &mut ema.averages {
-                let saved = checkpoint.ema.get(name).filter(|saved| saved.dims() == average.dims());
-                let saved = saved.ok_or_else(|| Error::run(format!("the checkpoint has no average of `{name}`")))?;
-                *average = saved.to_dtype(average.dtype())?.to_device(average.device())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// After the first step: a parameter without a gradient would stay as it is, without a word.
-    fn all_have_gradients(&self, gradients: &Gradients, watch: &dyn Watch) -> Result<()> {
-        let missing: Vec<&str> =
-            self.optimizer.params().map(|(name, _)| name).filter(|name| !gradients.contains_key(*name)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if missing.iter().all(|name| self.parts.is_head(name)) {
-            watch.warn(&format!("the objective `{}` does not train {}", self.config.loss, missing.join(", ")));
-            return Ok(());
-        }
-        let count = missing.len();
-        let first = missing.iter().take(5).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        Err(Error::run(format!("{count} parameters that should be trained get no gradient: {first}"))
-            .hint("lock them, or train something else (--train, --lock-image, --lock-text)"))
-    }
-
-    /// Which parameter a loss that is no number points to: the first that is not finite, else the largest. (Then every
-    /// gradient is no number either, and says nothing.)
-    fn suspect(&self) -> Result<String> {
-        let (mut largest, mut most) = ("", -1.0);
-        for (name, var) in &self.parts.params {
-            let size = sum_of_squares(&var.as_detached_tensor())? / var.elem_count().max(1) as f64;
-            if !size.is_finite() {
-                return Ok(format!("the parameter `{name}` is not finite"));
-            }
-            if size > most {
-                (largest, most) = (name, size);
-            }
-        }
-        Ok(format!("the largest parameter is `{largest}`"))
-    }
-
-    fn diverged(&self, what: String, step: usize, index: &[u32]) -> Error {
-        let items = index.iter().take(3).map(|&row| self.corpus.rows[row as usize].at.to_string());
-        let items = items.collect::<Vec<_>>().join(", ");
-        Error::run(format!("training diverged at step {}: {what} (batch of {items}, …)", step + 1))
-            .hint("a lower --lr, a longer --warmup or --grad-clip-norm 1; the last checkpoint is untouched")
-    }
-
     /// Whether any process wants to stop.
     fn stops(&self, watch: &dyn Watch) -> Result<bool> {
         let own = f32::from(u8::from(watch.interrupted()));
         Ok(self.group.gather(&[own])?.iter().any(|stop| *stop > 0.0))
     }
-}
-
-/// Which of two checkpoints to keep: within the limits the one that retrieves better, else the one that lost less.
-fn is_better(new: &Best, old: &Best) -> bool {
-    match (new.beyond, old.beyond) {
-        (false, false) => new.score >= old.score,
-        (true, true) => new.disagreement + new.lost <= old.disagreement + old.lost,
-        (new, _) => !new,
-    }
-}
-
-/// The norm of all gradients together, summed in the order of names.
-pub(crate) fn norm(gradients: &Gradients, broken: impl Fn(&str) -> Error) -> Result<f64> {
-    let mut sum = 0.0;
-    for (name, gradient) in gradients {
-        let square = sum_of_squares(gradient)?;
-        if !square.is_finite() {
-            return Err(broken(name));
-        }
-        sum += square;
-    }
-    Ok(sum.sqrt())
 }
 
 fn check(watch: &dyn Watch) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The trained model as a checkpoint that every tool opens: in the layout, and under the names, of the one it came from.
 
+use super::input_size::InputSize;
 use super::peft;
 use crate::convert::writer::{Header, write};
 use crate::error::{Error, Result};
@@ -13,6 +14,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+/// The bias that a sigmoid gets beside the scale, as open_clip calls it.
+pub const BIAS: &str = "logit_bias";
+
 /// Writes the whole model into a directory, as [`save_merged`] does, and what it has of low-rank changes as PEFT does into
 /// `adapter/` below.
 pub fn save_model(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> {
@@ -22,18 +26,31 @@ pub fn save_model(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> {
 }
 
 /// Writes the whole model into a directory: weights as f32, low-rank changes in them, and beside them the configuration and
-/// the tokenizer.
+/// the tokenizer. A model that was opened at another input size is one of that size from then on.
 pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> {
     let files = clip.store().files();
     // What the checkpoint did not have: the bias of a sigmoid.
     let vars = clip.store().trained().map(|trained| &trained.vars);
     let new: Vec<_> = vars.into_iter().flatten().filter(|(name, _)| !files.contains(name)).collect();
-    let has_bias = new.iter().any(|(name, _)| *name == "logit_bias");
-    save_companions(clip, directory, |name, bytes| match name {
-        "open_clip_config.json" if has_bias => with_bias(&bytes),
-        _ => Ok(bytes),
+    let has_bias = new.iter().any(|(name, _)| *name == BIAS);
+    let size = InputSize::of(clip)?;
+    save_companions(clip, directory, |name, bytes| {
+        let bytes = match &size {
+            Some(size) => size.companion(name, bytes)?,
+            None => bytes,
+        };
+        match name {
+            "open_clip_config.json" if has_bias => with_bias(&bytes),
+            _ => Ok(bytes),
+        }
     })?;
     let mut headers = headers(files);
+    if let Some(size) = &size {
+        headers.retain(|header| size.keeps(&header.name));
+        headers
+            .iter_mut()
+            .for_each(|header| header.shape = size.shape(&header.name, std::mem::take(&mut header.shape)));
+    }
     headers.extend(new.iter().map(|(name, var)| Header {
         name: (*name).clone(),
         dtype: Dtype::F32,
@@ -45,7 +62,11 @@ pub fn save_merged(clip: &Clip, view: View<'_>, directory: &Path) -> Result<()> 
             return Ok(Cow::Owned(raw.bytes.to_vec()));
         }
         let tensor = clip.store().current(&header.name, view)?.ok_or_else(|| Error::run("a tensor went away"))?;
-        numbers(&tensor).map(Cow::Owned)
+        let numbers = numbers(&tensor)?;
+        Ok(Cow::Owned(match &size {
+            Some(size) => size.numbers(&header.name, tensor.dims(), numbers)?,
+            None => numbers,
+        }))
     })
 }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Where the class name stands among the learnt vectors (CoOp's `CLASS_TOKEN_POSITION`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// Behind them.
@@ -20,7 +20,7 @@ pub enum Place {
     Front,
 }
 
-/// The prompts of all classes, with room for learnt vectors.
+/// The prompts of all classes, with room for learnt vectors. [`Task::context`] keeps them.
 pub struct Context {
     /// Token ids (classes × `len`); in the places of learnt vectors stands some ordinary token.
     ids: Vec<u32>,

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::spec::{BlocksSpec, ImageSpec, TextTowerSpec};
 use crate::train::init::draw::Draw;
 use candle_core::{Tensor, Var};
+use std::sync::Arc;
 
 /// What all learnt vectors but a phrase's are drawn from: N(0, 0.02).
 const START: Draw = Draw::Normal(0.02);
@@ -90,8 +91,8 @@ impl TextPrompts {
         Ok(prompts)
     }
 
-    fn context(&self, task: &Task<'_>) -> Result<Context> {
-        Context::new(task, self.ctx.dim(0)?, &self.fixed, Place::End)
+    fn context(&self, task: &Task<'_>) -> Result<Arc<Context>> {
+        task.context(self.ctx.dim(0)?, &self.fixed, Place::End)
     }
 
     /// The classes' rows (classes, dim), not normalised.

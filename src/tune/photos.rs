@@ -5,9 +5,8 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::image::augment::Augment;
 use crate::image::{DecodeOptions, decode};
 use crate::train::data::Place;
+use crate::train::random::keyed;
 use candle_core::{Device, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -98,9 +97,8 @@ impl Photos {
             let bytes = match view {
                 None => task.clip.preprocess().bytes(&raster)?,
                 Some(View { augment, seed: [seed, epoch] }) => {
-                    let mut hash = blake3::Hasher::new_derive_key("clip-cli augmented view");
-                    hash.update(&seed.to_le_bytes()).update(&epoch.to_le_bytes()).update(self.ids[i].as_bytes());
-                    let mut rng = ChaCha8Rng::from_seed(*hash.finalize().as_bytes());
+                    let (seed, epoch) = (seed.to_le_bytes(), epoch.to_le_bytes());
+                    let mut rng = keyed("clip-cli augmented view", &[&seed, &epoch, self.ids[i].as_bytes()]);
                     augment.run(&raster, task.clip.preprocess(), &mut rng)?
                 }
             };

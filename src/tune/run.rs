@@ -6,9 +6,9 @@ use super::{Task, saved};
 use crate::error::{Error, Result};
 use crate::image::augment::Augment;
 use crate::train::optim::{Optimizer, Settings};
+use crate::train::random::keyed;
 use crate::train::run::norm;
 use candle_core::{Device, Tensor};
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::f64::consts::PI;
@@ -29,6 +29,8 @@ pub struct Run<'a> {
     pub photos: &'a Photos,
     /// What the frozen tower makes of them; without views where the method looks at pixels.
     pub support: &'a Support,
+    /// What it looks at: the entry's word, unless its options leave the image tower alone ([`Entry::sees`]).
+    pub sees: Sees,
     /// How images are changed where the method looks at pixels.
     pub augment: Option<Augment>,
     /// What order and changes follow from.
@@ -76,6 +78,7 @@ impl<'a> Run<'a> {
             method,
             photos,
             support,
+            sees: entry.sees,
             augment: None,
             seed,
             checkpoint: None,
@@ -163,7 +166,7 @@ impl<'a> Run<'a> {
     }
 
     fn count(&self) -> usize {
-        match self.entry.sees {
+        match self.sees {
             Sees::Texts => self.task.classes(),
             _ => self.photos.len(),
         }
@@ -186,12 +189,12 @@ impl<'a> Run<'a> {
     }
 
     fn batch(&self, index: &[u32]) -> Result<Batch> {
-        let labels = match self.entry.sees {
+        let labels = match self.sees {
             Sees::Texts => index.to_vec(),
             Sees::Unlabelled => Vec::new(),
             _ => index.iter().map(|&i| self.support.labels[i as usize]).collect(),
         };
-        let images = match self.entry.sees {
+        let images = match self.sees {
             Sees::Texts => Images::Features(Tensor::zeros((0, 0), self.task.dtype(), &Device::Cpu)?),
             Sees::Pixels => {
                 let view = self.augment.as_ref();
@@ -228,9 +231,8 @@ impl<'a> Run<'a> {
     }
 
     fn generator(&self, purpose: &str, at: usize) -> ChaCha8Rng {
-        let mut hash = blake3::Hasher::new_derive_key("clip-cli tune");
-        hash.update(purpose.as_bytes()).update(&self.seed.to_le_bytes()).update(&(at as u64).to_le_bytes());
-        ChaCha8Rng::from_seed(*hash.finalize().as_bytes())
+        let (seed, at) = (self.seed.to_le_bytes(), (at as u64).to_le_bytes());
+        keyed("clip-cli tune", &[purpose.as_bytes(), &seed, &at])
     }
 }
 

@@ -1,13 +1,15 @@
 //! What is to be told apart, and by which model.
 
+use super::context::{Context, Place};
 use super::method::number;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Clip, TextTower};
 use crate::ops::normalize;
-use crate::text::TemplateSet;
+use crate::text::{Batch, TemplateSet};
 use crate::weights::View;
 use candle_core::{DType, Tensor};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How many prompts go through the text tower at once.
 const CHUNK: usize = 64;
@@ -25,7 +27,12 @@ pub struct Task<'a> {
     /// What is added then (SigLIP), else 0.
     pub bias: f64,
     zero_shot: OnceLock<Tensor>,
+    first: OnceLock<Arc<Batch>>,
+    contexts: Mutex<BTreeMap<Around, Arc<Context>>>,
 }
+
+/// What stands around a class name: how many learnt vectors, which tokens, and where.
+type Around = (usize, Vec<u32>, Place);
 
 impl<'a> Task<'a> {
     /// These classes, told apart by this model.
@@ -34,7 +41,16 @@ impl<'a> Task<'a> {
         let names = names.iter().map(|name| name.replace('_', " ")).collect();
         let (scale, bias) = clip.head_tensors(View::Constant)?;
         let (scale, bias) = (number(&scale)?.exp(), bias.as_ref().map(number).transpose()?.unwrap_or(0.0));
-        Ok(Self { clip, names, templates: templates.clone(), scale, bias, zero_shot: OnceLock::new() })
+        Ok(Self {
+            clip,
+            names,
+            templates: templates.clone(),
+            scale,
+            bias,
+            zero_shot: OnceLock::new(),
+            first: OnceLock::new(),
+            contexts: Mutex::default(),
+        })
     }
 
     /// How many classes there are.
@@ -56,6 +72,34 @@ impl<'a> Task<'a> {
         let rows = self.names.iter().map(|name| self.prompts(&self.templates, name, true));
         let rows = normalize(&Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0)?)?;
         Ok(self.zero_shot.get_or_init(|| rows).clone())
+    }
+
+    /// The token ids of each class's first prompt.
+    pub fn first_prompts(&self) -> Result<Arc<Batch>> {
+        if let Some(batch) = self.first.get() {
+            return Ok(batch.clone());
+        }
+        let first = |name: &String| -> Result<String> {
+            let prompt = self.templates.fill(name)?.into_iter().next();
+            prompt.ok_or_else(|| Error::run(format!("there is no prompt for the class `{name}`")))
+        };
+        let prompts = self.names.iter().map(first).collect::<Result<Vec<_>>>()?;
+        let tokenizer = self.clip.tokenizer()?;
+        let batch = Arc::new(tokenizer.0.batch(&prompts, &tokenizer.1)?);
+        Ok(self.first.get_or_init(|| batch).clone())
+    }
+
+    /// The classes' prompts with room for learnt vectors ([`Context::new`]): tokenized at the first call, since every step
+    /// needs them.
+    pub fn context(&self, count: usize, fixed: &[u32], place: Place) -> Result<Arc<Context>> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let around = (count, fixed.to_vec(), place);
+        if let Some(known) = contexts.get(&around) {
+            return Ok(known.clone());
+        }
+        let new = Arc::new(Context::new(self, count, fixed, place)?);
+        contexts.insert(around, new.clone());
+        Ok(new)
     }
 
     /// The mean of one class's prompts, (dim), constants. With `unit` each prompt is brought to unit length first.

@@ -39,6 +39,11 @@ impl Store {
         &self.files
     }
 
+    /// What names the files have for our parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// How many numbers belong to parameters below `prefix.`.
     pub fn parameters(&self, prefix: &str) -> usize {
         let below = |ours: &str| ours.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));

@@ -1,6 +1,7 @@
 //! `finetune`, on tiny checkpoints and pictures of one colour.
 
 mod bad_data;
+mod image_size;
 mod lora;
 mod negatives;
 #[cfg(unix)]

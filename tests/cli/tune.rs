@@ -93,6 +93,114 @@ fn runs_of_the_same_seed_are_the_same_and_others_are_not() {
 }
 
 #[test]
+fn several_shots_are_runs_and_a_curve() {
+    let sandbox = Sandbox::new();
+    classes(&sandbox, "train", 6, 1);
+    classes(&sandbox, "test", 2, 9);
+    let args = ["--method", "linear-probe", "--eval-data", "test", "--seeds", "1,2"];
+    let several = [&args[..], &["--shots", "1,2,4", "--output", "run"]].concat();
+    let ran = tune(&sandbox, &several);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let of = |line: &Value| (line["shots"].as_u64().unwrap(), line["seed"].as_u64().unwrap());
+    let order: Vec<_> = lines(&ran).iter().map(of).collect();
+    assert_eq!(order, [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2)]);
+    // Each is the run that it would be alone.
+    let ran = tune(&sandbox, &[&args[..], &["--shots", "2", "--output", "two"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for name in ["seed-1/tune.safetensors", "seed-1/split.json", "seed-2/tune.safetensors"] {
+        assert_eq!(bytes(&sandbox.path("run/shots-2"), name), bytes(&sandbox.path("two"), name), "{name}");
+    }
+    let page = |run: &str| String::from_utf8(bytes(&sandbox.path(run), "report.html")).unwrap();
+    let curve = "Accuracy against shots";
+    assert!(page("run").contains(curve) && page("run").contains("linear-probe, 4 shots:"), "the method's last point");
+    assert!(!page("run/shots-2").contains(curve) && !page("two").contains(curve));
+    let results = |run: &str| -> Value { serde_json::from_slice(&bytes(&sandbox.path(run), "results.json")).unwrap() };
+    let accuracies =
+        |run: &str| results(run)["lines"].as_array().unwrap().iter().map(|x| x["acc1"].clone()).collect::<Vec<_>>();
+    assert_eq!(accuracies("run")[2..4], accuracies("two"));
+    assert_eq!(accuracies("run/shots-2"), accuracies("two"));
+    // The same run goes on only with its own shots.
+    let other = ["--shots", "1", "--output", "two", "--resume"];
+    let ran = tune(&sandbox, &[&args[..], &other].concat());
+    assert!(ran.code == Some(2) && ran.stderr.contains("other --shots"), "{}", ran.stderr);
+    let ran = tune(&sandbox, &[&args[..], &["--shots", "2,2", "--output", "twice"]].concat());
+    assert!(ran.code == Some(2) && ran.stderr.contains("--shots names 2 twice"), "{}", ran.stderr);
+}
+
+#[test]
+fn classes_in_words() {
+    let sandbox = Sandbox::new();
+    classes(&sandbox, "train", 4, 1);
+    classes(&sandbox, "test", 2, 9);
+    // CuPL's sentences and descriptors are read alike; the names may be spelt another way.
+    let descriptors =
+        r#"{"Red": ["a warm colour", "often seen at dusk"], "green": ["leaves"], "blue": ["water"], "grey": ["dust"]}"#;
+    let sentences = r#"{"red": ["red, which is a warm colour", "red, which often seen at dusk"],
+        "green": ["green, which has leaves"], "blue": ["blue, which has water"], "grey": ["grey, which has dust"]}"#;
+    sandbox.write("descriptors.json", descriptors);
+    sandbox.write("sentences.json", sentences);
+    sandbox.write("few.json", r#"{"red": ["Red is warm."], "green": ["Green is not."]}"#);
+    let run = |prompts: &[&str], output: &str| {
+        let args = ["--method", "zeroshot", "--eval-data", "test", "--shots", "1", "--output", output];
+        tune(&sandbox, &[&args[..], prompts].concat())
+    };
+    let accuracy = |prompts: &[&str], output: &str| {
+        let ran = run(prompts, output);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        lines(&ran)[0]["acc1"].as_f64().unwrap()
+    };
+    let own = accuracy(&["--class-prompts", "descriptors.json"], "own");
+    assert_eq!(accuracy(&["--class-prompts", "sentences.json"], "same"), own);
+    // The run's own prompts label with it, and `zeroshot` reads the same file in the same way.
+    let predictions = |args: &[&str]| -> Value {
+        let ran = sandbox.run(&[&["zeroshot", "test/red/0.ppm"], args].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        lines(&ran)[0]["predictions"].clone()
+    };
+    let (tiny, labels) = (tiny(), ["--labels", "red,green,blue,grey", "--model"]);
+    let model = tiny.to_str().unwrap();
+    let scores = |found: Value| {
+        let pair = |x: &Value| (x["label"].as_str().unwrap().to_owned(), (x["score"].as_f64().unwrap() * 1e4).round());
+        let mut pairs: Vec<_> = found.as_array().unwrap().iter().map(pair).collect();
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs
+    };
+    let plain = scores(predictions(&[&labels[..], &[model, "--class-prompts", "descriptors.json"]].concat()));
+    assert_eq!(plain, scores(predictions(&[&labels[..], &[model, "--class-prompts", "sentences.json"]].concat())));
+    assert_eq!(plain, scores(predictions(&["--model", "own"])));
+    assert_ne!(plain, scores(predictions(&[&labels[..], &[model]].concat())));
+    let ran = run(&["--class-prompts", "few.json"], "few");
+    assert!(
+        ran.code == Some(2) && ran.stderr.contains("no prompts for the classes \"blue\", \"grey\""),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn low_rank_changes_of_texts_leave_images_alone() {
+    let sandbox = Sandbox::new();
+    classes(&sandbox, "train", 4, 1);
+    classes(&sandbox, "test", 2, 9);
+    let args = ["--method", "lora", "--method-opt", "tower=2", "--epochs", "4", "--batch-size", "4", "--lr", "0.01"];
+    let ran = tune(&sandbox, &[&args[..], &["--shots", "2", "--eval-data", "test", "--output", "run"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let tuned = lines(&ran)[0]["acc1"].as_f64();
+    let found = sandbox.run(&["zeroshot", "--model", "run", "--eval", "test"]);
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
+    assert_eq!(lines(&found)[0]["metrics"]["acc1"].as_f64(), tuned);
+    let embed = |model: &str, what: &[&str]| {
+        let ran = sandbox.run(&[&["embed", "--model", model], what].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        lines(&ran)[0]["embedding"].clone()
+    };
+    sandbox.write("red.txt", "red\n");
+    let (tiny, photo, text) = (tiny(), ["test/red/0.ppm"], ["--texts", "red.txt"]);
+    assert_eq!(embed("run", &photo), embed(tiny.to_str().unwrap(), &photo));
+    assert_ne!(embed("run", &text), embed(tiny.to_str().unwrap(), &text));
+}
+
+#[test]
 fn every_method_runs_and_labels() {
     let sandbox = Sandbox::new();
     classes(&sandbox, "train", 6, 1);

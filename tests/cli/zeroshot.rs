@@ -197,11 +197,15 @@ fn several_labels() {
 #[test]
 fn prompts_of_each_class() {
     let (sandbox, model) = (Sandbox::new(), model("hf-clip-gelu"));
-    let prompts = sandbox.file("prompts.json", r#"{"dog": ["it barks", "a {} runs"], "cat": "it purrs"}"#);
+    let prompts = sandbox.file("prompts.json", r#"{"dog": ["It barks.", "a {} runs"], "cat": "a wet nose"}"#);
     let run = |more: &[&str]| sandbox.run(&[&["zeroshot", "--model", &model, "photos/landscape.jpg"], more].concat());
     let own = run(&["--class-prompts", &prompts]).ok();
     assert_eq!(records(own.as_bytes())[0]["predictions"].as_array().unwrap().len(), 2);
     assert_eq!(run(&["--templates", &prompts]).ok(), own);
+    // A feature says something of a label, whatever the case of its name.
+    let spelt = r#"{"Dog": ["It barks.", "a dog runs"], "cat": ["cat, which is a wet nose"]}"#;
+    let spelt = sandbox.file("spelt.json", spelt);
+    assert_eq!(run(&["--class-prompts", &spelt, "--labels", "cat,dog"]).ok(), own);
     let stderr = run(&["--class-prompts", &prompts, "--labels", "dog,bird"]).fails(2);
     assert!(stderr.contains("no prompts for the class \"bird\""), "{stderr}");
     let templates = sandbox.file("templates.txt", "a photo of a {}.\n");

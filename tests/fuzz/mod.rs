@@ -43,3 +43,14 @@ fn readers_survive_the_corpus_and_its_damaged_copies() {
         }
     }
 }
+
+#[test]
+fn seeds_of_splits_are_splits() {
+    // Else damage to them would be damage to what is refused anyway.
+    let seeds = corpus("split");
+    assert_eq!(seeds.len(), 2);
+    for seed in seeds {
+        let (kind, file) = seed.split_first().unwrap();
+        assert!(targets::split_reads(*kind, file), "{kind}");
+    }
+}

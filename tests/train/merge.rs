@@ -282,3 +282,46 @@ fn runs_give_their_changes_and_averages() {
     equal(&folder.path("low-average"), &folder.path("low-averaged"), 0.0);
     assert!(folder.fails(&["--ema", "low", "-o", "x"], 3).contains("no moving average"));
 }
+
+#[test]
+fn a_bias_that_only_one_model_has_is_its_own() {
+    let folder = Folder::new();
+    let start = root().join("tests/golden/data/open_clip-vit").display().to_string();
+    let usual = ["finetune", "--train-data", "pairs.tsv", "--val-data", "pairs.tsv", "--model", &start];
+    let more = ["--batch-size", "4", "--epochs", "1", "--lr", "1e-2", "--no-retention", "--loss", "siglip"];
+    let ran = folder.run(&[&usual[..], &more, &["--ema-decay", "0.5", "--output", "run"]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let of = |model: &str| tensors(&folder.path(model));
+    let config = |model: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.path(model).join("open_clip_config.json")).unwrap()).unwrap()
+    };
+    let run = of("run");
+    let bias = run["logit_bias"].clone();
+    let (parts, name) = ([&start[..], "run"], "visual.proj");
+    let before = tensors(Path::new(&start));
+    for (alpha, output) in [("0", "zero"), ("0.25", "part"), ("1", "one")] {
+        folder.merge(&[&parts[..], &["--alpha", alpha, "--output", output]].concat());
+        let (mixed, alpha) = (of(output), alpha.parse::<f64>().unwrap());
+        for ((mixed, a), b) in mixed[name].1.iter().zip(&before[name].1).zip(&run[name].1) {
+            assert!((mixed - ((1.0 - alpha) * a + alpha * b)).abs() < 1e-6);
+        }
+        // What has nothing of the run has no bias; what has some ranks with weights of both, and scores with that bias.
+        let there = alpha > 0.0;
+        assert_eq!(mixed.get("logit_bias"), there.then_some(&bias), "{alpha}");
+        assert_eq!(config(output)["model_cfg"]["init_logit_bias"].is_number(), there, "{alpha}");
+    }
+    equal(&folder.path("one"), &folder.path("run"), 0.0);
+    folder.merge(&["run", &start, &start, "--soup", "uniform", "--output", "three"]);
+    assert_eq!(of("three")["logit_bias"], bias);
+    for args in [["--alpha", "0.5"], ["--soup", "uniform"]] {
+        // In either order.
+        let output = args[0].trim_start_matches('-');
+        folder.merge(&[&["run", &start], &args[..], &["--output", output]].concat());
+        assert_eq!(of(output)["logit_bias"], bias);
+    }
+    let ran = folder.run(&["zeroshot", "--model", "part", "--labels", "cat,dog", "classes/animal/cat.jpg"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    // The average of a bias that the start had no place for.
+    folder.merge(&["--ema", "run", "--output", "average"]);
+    equal(&folder.path("average"), &folder.path("run"), 0.0);
+}

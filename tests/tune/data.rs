@@ -4,9 +4,7 @@ use super::splits::shots;
 use clip_cli::data::{ClassNames, LabelledOptions, SourceOptions};
 use clip_cli::error::Result;
 use clip_cli::image::DecodeOptions;
-use clip_cli::tune::data::{
-    Image, Part, Protocol, Seen, Set, Split, Subset, Test, check_names, decoded, prompts, read, usable,
-};
+use clip_cli::tune::data::{Image, Part, Protocol, Seen, Set, Split, Subset, Test, check_names, decoded, read, usable};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -303,7 +301,4 @@ fn names_that_a_model_cannot_tell_apart() {
     assert_eq!(check(&["cat", "dog"]), Ok(()));
     assert_eq!(check(&["C++", "C"]).unwrap_err(), "the model reads the class names \"C++\" and \"C\" as the same text");
     assert_eq!(check(&["cat", "42"]).unwrap_err(), "of the class name \"42\" nothing is left that the model reads");
-    let simple = clip_cli::text::templates::load("simple").unwrap();
-    let classes = ["cat".to_owned()];
-    assert_eq!(prompts(&classes, &simple, None).unwrap(), [["a photo of a cat."]]);
 }

@@ -3,11 +3,15 @@
 use super::case::{self, data};
 use candle_core::{DType, Tensor};
 use clip_cli::error::Error;
-use clip_cli::tune::method::{Options, Recipe, Sees, Tensors};
+use clip_cli::tune::context::Place;
+use clip_cli::tune::method::{Batch, Images, Options, Recipe, Sees, Tensors};
 use clip_cli::tune::photos::{Photos, Support};
 use clip_cli::tune::run::Run;
 use clip_cli::tune::{Entry, METHODS, Saved, Task};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::path::Path;
+use std::sync::Arc;
 
 const CHECKPOINT: &str = "hf-clip-quickgelu";
 const TEMPLATE: &str = "a photo of a {}.";
@@ -173,4 +177,38 @@ fn load(entry: &'static Entry, directory: &Path, logits: &Tensor) {
         Ok(logits) => assert!(entry.new_classes && logits.dims() == [case::BATCH, 2], "{}", entry.name),
         Err(error) => assert!(!entry.new_classes, "{}: {error}", entry.name),
     }
+}
+
+#[test]
+fn changes_of_the_text_tower_alone_see_features() {
+    for name in ["lora", "layernorm", "bitfit"] {
+        let entry = clip_cli::tune::method::entry(name).unwrap();
+        let options = Options::new(entry, &[("tower".to_owned(), 2.0)], 7).unwrap();
+        assert_eq!((entry.sees, entry.sees(&options)), (Sees::Pixels, Sees::Features), "{name}");
+        assert_eq!(entry.sees(&Options::new(entry, &[], 7).unwrap()), Sees::Pixels, "{name}");
+        let clip = case::open(CHECKPOINT, DType::F32, entry, &options);
+        let task = Task::new(&clip, &names(), &case::template_set(&[TEMPLATE])).unwrap();
+        let mut method = (entry.build)(&task, &options).unwrap();
+        let (pixels, features) = (case::batch(entry, &task, 0), case::features(&task, 0));
+        let same =
+            Batch { images: Images::Features(features), labels: pixels.labels.clone(), index: pixels.index.clone() };
+        let mut learn = |batch: &Batch| method.gradients(&task, batch, &mut ChaCha8Rng::seed_from_u64(3)).unwrap();
+        let ((loss, gradients), (again, others)) = (learn(&pixels), learn(&same));
+        assert!(loss == again && all(&gradients) == all(&others), "{name}");
+        assert!(gradients.values().any(|gradient| case::largest(gradient) > 0.0), "{name}");
+    }
+}
+
+#[test]
+fn prompts_are_tokenized_once() {
+    let entry = clip_cli::tune::method::entry("coop").unwrap();
+    let clip = case::open(CHECKPOINT, DType::F32, entry, &options(entry));
+    let task = Task::new(&clip, &names(), &case::template_set(&[TEMPLATE])).unwrap();
+    let context = |count: usize, fixed: &[u32], place| task.context(count, fixed, place).unwrap();
+    let known = context(4, &[], Place::End);
+    assert!(Arc::ptr_eq(&known, &context(4, &[], Place::End)));
+    for other in [context(3, &[], Place::End), context(4, &[7], Place::End), context(4, &[], Place::Front)] {
+        assert!(!Arc::ptr_eq(&known, &other));
+    }
+    assert!(Arc::ptr_eq(&task.first_prompts().unwrap(), &task.first_prompts().unwrap()));
 }

@@ -10,6 +10,7 @@ use crate::train::config::Config;
 use crate::train::group::Group;
 use crate::train::objective::{Objective, Sum};
 use crate::train::run_dir::{RunDir, START};
+use crate::train::save::BIAS;
 use crate::train::select::{Param, Selection, Train, select};
 use crate::train::{init, lora, peft};
 use crate::weights::Adapter;
@@ -112,7 +113,7 @@ pub(super) fn train(
     }
     let trained = clip.store_mut().train(params.iter().map(|param| param.name.as_str()))?;
     if let Some(bias) = bias {
-        let (name, ours) = ("logit_bias".to_owned(), "head.logit_bias".to_owned());
+        let (name, ours) = (BIAS.to_owned(), "head.logit_bias".to_owned());
         trained.vars.insert(name.clone(), bias);
         params.push(Param { name, ours, shape: Vec::new(), decays: false, rate: 1.0 });
     }

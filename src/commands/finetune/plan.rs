@@ -18,7 +18,7 @@ use crate::train::run::{MakeNegatives, Run};
 use crate::train::run_dir::{RunDir, State};
 use crate::train::schedule::{SCHEDULES, Schedule};
 use crate::train::select::Param;
-use crate::train::{Fits, Parts, objective_param};
+use crate::train::{Fits, Parts, input_size, objective_param};
 use std::sync::Arc;
 
 /// Prepares a run, and does it.
@@ -27,6 +27,9 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
     let scratch = Scratch::begin(app, &args, &mut config, group)?;
     let mut clip = model::open(app, &config)?;
     model::check(&clip, &mut config)?;
+    if let Some(difference) = input_size::check(&clip)? {
+        app.warn(difference);
+    }
     let adapters = model::adapters(&clip, &mut config)?;
     let data = Data::open(app, &args, &mut config)?;
     resolve(&mut config, &data, group.size());

@@ -1,14 +1,15 @@
 //! The moving average of a run's weights, as a model.
 
-use super::models::open;
+use super::models::open_sized;
 use crate::app::App;
 use crate::commands::{Status, show};
 use crate::error::{Error, Result};
 use crate::train::interpolate::{new_directory, write_readme};
 use crate::train::lora;
 use crate::train::run_dir::RunDir;
-use crate::train::save::save_merged;
+use crate::train::save::{BIAS, save_merged};
 use crate::weights::View;
+use candle_core::Var;
 use std::path::Path;
 
 pub(super) fn run(app: &App, run: &Path, output: &Path) -> Result<Status> {
@@ -20,13 +21,19 @@ pub(super) fn run(app: &App, run: &Path, output: &Path) -> Result<Status> {
             .hint("`finetune --ema-decay 0.999` keeps one, and its model is the average already"));
     }
     let base = config.model.as_deref().unwrap_or("builtin");
-    let mut clip = open(app, Path::new(base)).map_err(|e| e.at("the model that the run began with"))?;
-    if config.image_size.is_none() && config.model_sha != clip.sha() {
+    let clip = open_sized(app, Path::new(base), config.image_size);
+    let mut clip = clip.map_err(|e| e.at("the model that the run began with"))?;
+    if config.model_sha != clip.sha() {
         return Err(Error::run(format!("{base} is not the model that the run began with any more"))
             .hint("put the checkpoint back as it was"));
     }
-    let whole = average.keys().filter(|name| !lora::is_factor(name)).map(String::as_str);
-    let trained = clip.store_mut().train(whole)?;
+    // What siglip gave a model that had none.
+    let new = average.get(BIAS).filter(|_| !clip.store().files().contains(BIAS));
+    let whole = average.keys().filter(|name| !lora::is_factor(name) && (new.is_none() || *name != BIAS));
+    let trained = clip.store_mut().train(whole.map(String::as_str))?;
+    if let Some(bias) = new {
+        trained.vars.insert(BIAS.to_owned(), Var::from_tensor(bias)?);
+    }
     if let Some(settings) = &config.lora {
         trained.adapters = lora::of_factors(&average, settings)?;
     }

@@ -219,7 +219,12 @@ impl Mix<'_> {
 
 /// Opens a model as its files have it, to be read on the CPU.
 pub(super) fn open(app: &App, reference: &Path) -> Result<Clip> {
-    Clip::open(find(app, reference)?, &LoadOptions::default())
+    open_sized(app, reference, None)
+}
+
+/// The same at another input size.
+pub(super) fn open_sized(app: &App, reference: &Path, image_size: Option<usize>) -> Result<Clip> {
+    Clip::open(find(app, reference)?, &LoadOptions { image_size, ..LoadOptions::default() })
 }
 
 /// Opens a model to compute with it.

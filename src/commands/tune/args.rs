@@ -57,9 +57,9 @@ pub(super) struct TuneArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Protocol")]
 pub(super) struct ProtocolArgs {
-    /// How many images of each class are learnt from, or all
-    #[arg(long, value_name = "K", default_value = "16")]
-    pub(super) shots: Shots,
+    /// How many images of each class are learnt from, or all; a run for each of several (1,2,4)
+    #[arg(long, value_name = "K", default_value = "16", value_delimiter = ',')]
+    pub(super) shots: Vec<Shots>,
 
     /// A run for each of these seeds, which choose the images and all that is random
     #[arg(long, value_name = "SEEDS", default_value = "1", value_delimiter = ',')]
@@ -98,7 +98,8 @@ pub(super) struct ClassArgs {
     #[arg(long, value_name = "TEMPLATES", default_value = "simple", alias = "template")]
     pub(super) templates: String,
 
-    /// Sentences about each class, in place of templates: a JSON object from classes to lists of prompts (CuPL)
+    /// What is said of each class, in place of templates: a JSON object from classes to lists of sentences (CuPL), or of
+    /// features, which become `hen, which has two legs`
     #[arg(long, value_name = "FILE", conflicts_with = "templates")]
     pub(super) class_prompts: Option<PathBuf>,
 }
@@ -191,7 +192,10 @@ impl TuneArgs {
 
     /// What people wrote around class names.
     pub(super) fn templates(&self) -> Result<TemplateSet> {
-        templates::load(&self.template_name())
+        match &self.classes.class_prompts {
+            Some(path) => templates::load_classes(path),
+            None => templates::load(&self.template_name()),
+        }
     }
 
     /// What that is called, so that it is found again.

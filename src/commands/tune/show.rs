@@ -1,17 +1,18 @@
 //! What is shown: the methods, what a run would do, and what came of one.
 
-use super::job::{Job, Outcome};
-use super::judged::{Answers, Judged};
+use super::job::{Job, Outcome, Round};
+use super::judged::Judged;
+use super::page::report;
 use crate::commands::show::{Shape, table, write_jsonl, write_table};
 use crate::error::{Error, Result};
 use crate::eval::{Paired, Spread, harmonic_mean};
 use crate::train::save::write_file;
 use crate::tune::Method;
-use crate::tune::data::Split;
+use crate::tune::data::{Shots, Split};
 use crate::tune::method::{METHODS, Options, Sees};
-use crate::tune::report::{Comparison, Confusion, Gains, Mistake, Report, Score, picture};
 use serde::Serialize;
 use serde_json::json;
+use std::path::Path;
 
 /// The registry.
 pub(super) fn methods(shape: Shape) -> Result<()> {
@@ -74,6 +75,7 @@ pub(super) fn plan(
         method.params().iter().map(|(name, var)| format!("{name} {:?}", var.dims())).take(40).collect();
     write_jsonl([json!({
         "method": job.entry.name,
+        "shots": split.shots,
         "classes": split.classes,
         "images": split.train.len(),
         "validation": split.val.len(),
@@ -89,6 +91,7 @@ pub(super) fn plan(
 #[derive(Serialize)]
 struct Line<'a> {
     method: &'a str,
+    shots: Shots,
     seed: u64,
     set: &'a str,
     n: u64,
@@ -106,17 +109,18 @@ struct Line<'a> {
     seconds: f64,
 }
 
-/// Shows what came of all seeds, and writes `results.json` and `report.html` beside the runs.
-pub(super) fn outcomes(job: &Job<'_>, outcomes: &[Outcome]) -> Result<()> {
-    let lines = || outcomes.iter().flat_map(|one| one.judged.iter().map(move |judged| line(job, one, judged)));
-    let summary = summary(outcomes);
+/// Shows what came of all runs, and writes `results.json` and `report.html` beside them: about each number of shots, and about
+/// all.
+pub(super) fn rounds(job: &Job<'_>, rounds: &[Round]) -> Result<()> {
     if job.args.shape.is_table() {
-        let mut rows = table(&["SET", "SEED", "ZERO-SHOT", "LINEAR PROBE", "TUNED", "OVER ZERO-SHOT", "SECONDS"]);
-        for line in lines() {
+        let mut rows =
+            table(&["SET", "SHOTS", "SEED", "ZERO-SHOT", "LINEAR PROBE", "TUNED", "OVER ZERO-SHOT", "SECONDS"]);
+        for line in lines(job, rounds) {
             let over = &line.over_zeroshot;
             let gain = [over.difference, over.interval.0, over.interval.1].map(|x| 100.0 * x);
             rows.add_row([
                 line.set.to_owned(),
+                line.shots.to_string(),
                 line.seed.to_string(),
                 percent(line.zeroshot_acc1),
                 line.probe_acc1.map(percent).unwrap_or_default(),
@@ -126,38 +130,61 @@ pub(super) fn outcomes(job: &Job<'_>, outcomes: &[Outcome]) -> Result<()> {
             ]);
         }
         write_table(&rows)?;
-        for (name, spread) in &summary {
-            job.app.note(format_args!("{name}: {}", spoken(spread)));
+        for Round { shots, outcomes, .. } in rounds {
+            for (name, spread) in summary(outcomes) {
+                let name = if rounds.len() > 1 { format!("{shots} shots, {name}") } else { name };
+                job.app.note(format_args!("{name}: {}", spoken(&spread)));
+            }
         }
     } else {
-        write_jsonl(lines())?;
+        write_jsonl(lines(job, rounds))?;
     }
     let Some(output) = &job.args.output else { return Ok(()) };
+    if rounds.len() > 1 {
+        for round in rounds {
+            round.place.iter().try_for_each(|place| write(job, std::slice::from_ref(round), place))?;
+        }
+    }
+    write(job, rounds, output)?;
+    let mut places = rounds.iter().flat_map(|round| &round.outcomes).map(|one| one.place.display());
+    let model = match (places.next(), places.next_back()) {
+        (Some(first), Some(last)) => format!("the models are in {first} to {last}"),
+        _ => format!("the model is in {}", output.display()),
+    };
+    job.app.note(format_args!("{model}; {}/report.html shows what came of it", output.display()));
+    Ok(())
+}
+
+/// Writes the results of some rounds and the report about them.
+fn write(job: &Job<'_>, rounds: &[Round], place: &Path) -> Result<()> {
+    let summary = |round: &Round| -> Vec<_> {
+        let shots = round.shots;
+        summary(&round.outcomes)
+            .into_iter()
+            .map(|(name, spread)| json!({"name": name, "shots": shots, "spread": spread}))
+            .collect()
+    };
     let results = json!({
         "method": job.entry.name,
-        "lines": lines().collect::<Vec<_>>(),
-        "summary": summary.iter().map(|(name, spread)| json!({"name": name, "spread": spread})).collect::<Vec<_>>(),
+        "lines": lines(job, rounds).collect::<Vec<_>>(),
+        "summary": rounds.iter().flat_map(summary).collect::<Vec<_>>(),
     });
     let mut text = serde_json::to_vec_pretty(&results).map_err(Error::run)?;
     text.push(b'\n');
-    write_file(&output.join("results.json"), &text)?;
-    write_file(&output.join("report.html"), report(job, outcomes).html().as_bytes())?;
-    let place = output.display();
-    let model = match outcomes {
-        [_] => format!("the model is in {place}"),
-        _ => format!(
-            "the models are in {place}/seed-…; --model {place}/seed-{} takes one",
-            outcomes.first().map_or(0, |one| one.seed)
-        ),
-    };
-    job.app.note(format_args!("{model}; {place}/report.html shows what came of it"));
-    Ok(())
+    write_file(&place.join("results.json"), &text)?;
+    write_file(&place.join("report.html"), report(job, rounds).html().as_bytes())
+}
+
+fn lines<'a>(job: &'a Job<'_>, rounds: &'a [Round]) -> impl Iterator<Item = Line<'a>> {
+    let outcomes = rounds.iter().flat_map(|round| &round.outcomes);
+    outcomes.flat_map(move |one| one.judged.iter().map(move |judged| line(job, one, judged)))
 }
 
 fn line<'a>(job: &'a Job<'_>, one: &Outcome, judged: &'a Judged) -> Line<'a> {
     let metrics = &judged.method.metrics;
     Line {
         method: job.entry.name,
+        shots: one.split.shots,
         seed: one.seed,
         set: &judged.name,
         n: metrics.n,
@@ -204,87 +231,4 @@ fn spoken(spread: &Spread) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-fn report(job: &Job<'_>, outcomes: &[Outcome]) -> Report {
-    let Some(first) = outcomes.first() else { return Report::default() };
-    let mut report = Report {
-        title: format!("{} on {}", job.entry.name, job.set.name),
-        subtitle: format!("{}, clip-cli {}", first.model, env!("CARGO_PKG_VERSION")),
-        settings: settings(job, first),
-        split: outcomes.iter().map(|one| one.split.summary()).collect(),
-        notes: outcomes.iter().flat_map(|one| one.notes.clone()).collect(),
-        seeds: outcomes.iter().map(|one| one.seed).collect(),
-        words: first.words.clone(),
-        ..Report::default()
-    };
-    for (set, judged) in first.judged.iter().enumerate() {
-        let row = |classifier: &str, own: bool, of: &dyn Fn(&Judged) -> Option<f64>| Score {
-            classifier: classifier.to_owned(),
-            set: judged.name.clone(),
-            metric: "acc1".to_owned(),
-            values: outcomes.iter().map(|one| of(one.judged.get(set)?)).collect(),
-            own,
-        };
-        report.scores.push(row("zero-shot", false, &|judged| Some(judged.zero_shot.metrics.acc1)));
-        if judged.probe.is_some() {
-            report.scores.push(row("linear probe", false, &|judged| Some(judged.probe.as_ref()?.metrics.acc1)));
-        }
-        report.scores.push(row(job.entry.name, true, &|judged| Some(judged.method.metrics.acc1)));
-        for one in outcomes {
-            let Some(judged) = one.judged.get(set) else { continue };
-            let others = [("zero-shot", Some(&judged.zero_shot)), ("linear probe", judged.probe.as_ref())];
-            for (name, other) in others.into_iter().filter_map(|(name, other)| Some((name, other?))) {
-                report.comparisons.push(Comparison {
-                    with: name.to_owned(),
-                    set: judged.name.clone(),
-                    seed: Some(one.seed),
-                    paired: judged.method.better_than(other),
-                });
-            }
-        }
-    }
-    if let (Some(judged), Some((classes, photos))) = (first.judged.first(), first.exams.first()) {
-        report.gains = Some(gains(classes, judged));
-        report.confusion = Some(Confusion { classes: classes.clone(), counts: judged.method.tally.confusion() });
-        report.mistakes = mistakes(classes, photos, &judged.method);
-    }
-    report
-}
-
-fn settings(job: &Job<'_>, one: &Outcome) -> Vec<(String, String)> {
-    let recipe = &job.recipe;
-    let mut rows = vec![
-        ("method".to_owned(), format!("{}: {}", job.entry.name, job.entry.trains)),
-        ("source".to_owned(), job.entry.source.to_owned()),
-        ("trained numbers".to_owned(), one.parameters.to_string()),
-    ];
-    if recipe.epochs > 0 {
-        let steps = format!("{} epochs, batches of {}", recipe.epochs, recipe.batch);
-        rows.push(("training".to_owned(), format!("{steps}, {}, rate {}", recipe.optimizer, recipe.lr)));
-    }
-    rows.extend(one.options.numbers().map(|(name, value)| (name.to_owned(), value.to_string())));
-    rows.push(("templates".to_owned(), job.args.template_name()));
-    rows
-}
-
-fn gains(classes: &[String], judged: &Judged) -> Gains {
-    let (before, after) = (&judged.zero_shot.metrics.classes, &judged.method.metrics.classes);
-    let rows = classes.iter().zip(before).zip(after);
-    let rows = rows.filter_map(|((name, before), after)| Some((name.clone(), after.n, before.recall?, after.recall?)));
-    Gains { before: "zero-shot".to_owned(), classes: rows.collect() }
-}
-
-/// The surest wrong answers.
-fn mistakes(classes: &[String], photos: &crate::tune::photos::Photos, answers: &Answers) -> Vec<Mistake> {
-    let mut wrong: Vec<usize> = (0..answers.right.len()).filter(|&i| !answers.right[i]).collect();
-    wrong.sort_by(|&a, &b| answers.sure[b].0.total_cmp(&answers.sure[a].0).then(a.cmp(&b)));
-    let shown = wrong.into_iter().take(Report::MISTAKES).map(|i| Mistake {
-        id: photos.ids[i].clone(),
-        truth: classes[photos.labels[i] as usize].clone(),
-        answer: classes[answers.answers[i]].clone(),
-        scores: Some(answers.sure[i]),
-        picture: picture(&photos.places[i]).ok(),
-    });
-    shown.collect()
 }

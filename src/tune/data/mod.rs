@@ -3,14 +3,12 @@
 //! ```text
 //! folder, table, archive, CoOp's split_*.json ─► Set::open ─► Protocol::split (shots, seed, base or new) ─► Split
 //! Set::tested ─► Test::new (the classes of the training set) ─► images to be right about
-//! classes, templates, descriptions ─► prompts
 //! ```
 //!
 //! A split follows from the images' ids, the seed and the names of the classes alone: not from the order in which images
 //! are read, nor from threads, nor from other classes. Images are never held in memory; an [`Image`] says where it lies.
 
 mod coop;
-mod describe;
 mod gather;
 mod look;
 mod names;
@@ -21,9 +19,8 @@ mod set;
 mod split;
 mod test;
 
-pub use describe::Descriptions;
 pub use look::{Seen, decoded, read, usable};
-pub use names::{canonical, check_names, prompts};
+pub use names::check_names;
 pub use photos::photos;
 pub use protocol::{Protocol, Shots, Subset};
 pub use set::{Image, LeftOut, Part, Set};

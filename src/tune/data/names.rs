@@ -1,14 +1,8 @@
-//! Names of classes, and the prompts made of them.
+//! Names of classes.
 
-use super::Descriptions;
 use crate::error::{Error, Result};
-use crate::text::TemplateSet;
+use crate::text::describe::canonical;
 use std::collections::HashMap;
-
-/// A name without what makes no difference: in lower case, `_` a space, one space between words.
-pub fn canonical(name: &str) -> String {
-    name.replace('_', " ").to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 /// An error if two names are the same but for case and spaces, or one is empty.
 pub(super) fn differ(classes: &[String]) -> Result<()> {
@@ -47,19 +41,4 @@ pub fn check_names(classes: &[String], tokens: &dyn Fn(&str) -> Result<Vec<u32>>
         }
     }
     Ok(())
-}
-
-/// The prompts of every class: its descriptions, where there are any, else the templates filled with its name.
-///
-/// # Errors
-/// If the templates are ready prompts and lack a class.
-pub fn prompts(
-    classes: &[String],
-    templates: &TemplateSet,
-    descriptions: Option<&Descriptions>,
-) -> Result<Vec<Vec<String>>> {
-    match descriptions {
-        Some(descriptions) => descriptions.prompts(classes),
-        None => classes.iter().map(|class| templates.fill(class)).collect(),
-    }
 }

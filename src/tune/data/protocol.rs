@@ -3,9 +3,9 @@
 use super::{Image, LeftOut, Part, Seen, Set, Split};
 use crate::error::{Error, Result};
 use crate::ops::pool;
+use crate::train::random::keyed;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use serde::{Serialize, Serializer};
 use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -151,9 +151,8 @@ impl Protocol {
 fn order<'a>(part: &'a Part, class: usize, purpose: &str, seed: u64) -> Vec<&'a Image> {
     let mut images: Vec<&Image> = part.images.iter().filter(|image| image.class == class).collect();
     images.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut hash = blake3::Hasher::new_derive_key(&format!("clip-cli few-shot split: {purpose}"));
-    hash.update(&seed.to_le_bytes()).update(part.classes[class].as_bytes());
-    images.shuffle(&mut ChaCha8Rng::from_seed(*hash.finalize().as_bytes()));
+    let purpose = format!("clip-cli few-shot split: {purpose}");
+    images.shuffle(&mut keyed(&purpose, &[&seed.to_le_bytes(), part.classes[class].as_bytes()]));
     images
 }
 
@@ -237,6 +236,16 @@ impl fmt::Display for Shots {
         match self {
             Self::Some(shots) => shots.fmt(f),
             Self::All => f.write_str("all"),
+        }
+    }
+}
+
+impl Serialize for Shots {
+    /// A number, or `all`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Some(shots) => serializer.serialize_u64(shots.get() as u64),
+            Self::All => serializer.serialize_str("all"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Images to be right about, under the classes of a training set.
 
-use super::names::canonical;
 use super::{Image, Part, Subset};
 use crate::error::{Error, Result};
+use crate::text::describe::canonical;
 use std::collections::{BTreeMap, HashMap};
 
 /// What a classifier is judged by.

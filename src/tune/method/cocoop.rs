@@ -107,7 +107,7 @@ impl Method for CoCoOp {
     /// The whole batch on one tape; [`Method::gradients`] is the same in less memory.
     fn loss(&mut self, task: &Task<'_>, batch: &Batch, _: &mut ChaCha8Rng) -> Result<Tensor> {
         let unit = normalize(&self.see(task, &batch.images)?)?;
-        let scores = Self::scores(task, &self.words.context(task)?, &unit, &self.vectors(&unit)?)?;
+        let scores = Self::scores(task, &*self.words.context(task)?, &unit, &self.vectors(&unit)?)?;
         cross_entropy(&scores, &batch.labels)
     }
 

@@ -7,6 +7,7 @@ use crate::tune::Task;
 use crate::tune::context::{Context, Place};
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(super) static ENTRY: Entry = Entry {
     name: "coop",
@@ -39,13 +40,13 @@ impl CoOp {
         let ctx = options.context(task, usual, phrase)?;
         let count = ctx.dim(ctx.rank() - 2)?;
         // What does not fit is said now, not at the first step.
-        Context::new(task, count, &[], options.place)?;
+        task.context(count, &[], options.place)?;
         Ok(Self { ctx, place: options.place })
     }
 
     /// The prompts of a task's classes, with room for the vectors.
-    pub(super) fn context(&self, task: &Task<'_>) -> Result<Context> {
-        Context::new(task, self.ctx.dim(self.ctx.rank() - 2)?, &[], self.place)
+    pub(super) fn context(&self, task: &Task<'_>) -> Result<Arc<Context>> {
+        task.context(self.ctx.dim(self.ctx.rank() - 2)?, &[], self.place)
     }
 
     /// The classes' rows (classes, dim), not normalised, with these vectors in the shape of `ctx`.

@@ -68,13 +68,7 @@ impl Inside {
 
     /// The classes' rows: the first template alone, since the tower sees them at each step (CLIP-LoRA's `lora.py`).
     fn rows(task: &Task<'_>, tower: &TextTower) -> Result<Tensor> {
-        let first = |name: &String| -> Result<String> {
-            let prompt = task.templates.fill(name)?.into_iter().next();
-            prompt.ok_or_else(|| Error::run(format!("there is no prompt for the class `{name}`")))
-        };
-        let prompts = task.names.iter().map(first).collect::<Result<Vec<_>>>()?;
-        let tokenizer = task.clip.tokenizer()?;
-        let batch = tokenizer.0.batch(&prompts, &tokenizer.1)?;
+        let batch = task.first_prompts()?;
         Ok(normalize(&tower.forward(&batch.ids, batch.len)?)?)
     }
 
@@ -102,15 +96,19 @@ impl Method for Inside {
     }
 
     fn loss(&mut self, task: &Task<'_>, batch: &Batch, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        let Images::Pixels(pixels) = &batch.images else {
-            return Err(Error::run("what changes the image tower must see images"));
-        };
         let [image, text] = self.trains.map(Self::view);
         // Ops remember the seed that they ran with.
         self.drop(rng.random::<u64>() & (u64::MAX >> 1));
         let towers = || -> Result<_> {
             let texts = Self::rows(task, &task.clip.build_text(text)?)?;
-            Ok((task.clip.build_image(image)?.forward(pixels)?, texts))
+            let features = match &batch.images {
+                Images::Pixels(pixels) => task.clip.build_image(image)?.forward(pixels)?,
+                Images::Features(_) if self.trains[0] => {
+                    return Err(Error::run("what changes the image tower must see images"));
+                }
+                Images::Features(features) => features.clone(),
+            };
+            Ok((features, texts))
         };
         let made = towers();
         self.drop(Dropout::OFF);

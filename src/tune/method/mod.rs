@@ -287,6 +287,14 @@ impl Entry {
         Ok(())
     }
 
+    /// What it looks at with these options: changes of the text tower alone leave an image's embedding as it is.
+    pub fn sees(&self, options: &Options) -> Sees {
+        match (self.sees, inside::tower(options)) {
+            (Sees::Pixels, "text") => Sees::Features,
+            (sees, _) => sees,
+        }
+    }
+
     /// The model that the method's example uses.
     pub fn example(&self) -> &'static str {
         if self.needs.image_tokens { "ViT-B-32" } else { "builtin" }

@@ -10,6 +10,7 @@ use crate::tune::Task;
 use crate::tune::photos::Support;
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 pub(super) static ENTRY: Entry = Entry {
     name: "tip",
@@ -22,7 +23,7 @@ pub(super) static ENTRY: Entry = Entry {
     options: OPTIONS,
     recipe: Recipe { views: 10, ..NONE },
     prepare: None,
-    build: |task, options| Ok(Box::new(Tip(Cache::new(task, options)))),
+    build: |task, options| Ok(Box::new(Cache::new(task, options, false))),
 };
 
 /// What a memory begins with, and how far the search for something better goes.
@@ -36,12 +37,12 @@ pub(super) const OPTIONS: &[Setting] = &[
 /// How many values of β and of α are tried (`search_step` of all configurations).
 const STEPS: [usize; 2] = [200, 20];
 
-struct Tip(Cache);
-
 /// A memory of images and their classes.
 pub(super) struct Cache {
-    /// What the images are: (images, dim), unit rows at first. None before [`Cache::fit`].
-    pub(super) keys: Option<Var>,
+    /// What the images are: (images, dim), unit rows at first. None before [`Method::fit`].
+    keys: Option<Var>,
+    /// Whether they are trained (Tip-Adapter-F). They are not brought to unit length again.
+    trained: bool,
     /// Their classes.
     labels: Vec<u32>,
     /// The weight of the memory beside the prompts.
@@ -55,9 +56,10 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub(super) fn new(task: &Task<'_>, options: &Options) -> Self {
+    pub(super) fn new(task: &Task<'_>, options: &Options, trained: bool) -> Self {
         Self {
             keys: None,
+            trained,
             labels: Vec::new(),
             alpha: options.get("alpha"),
             beta: options.get("beta"),
@@ -65,20 +67,6 @@ impl Cache {
             shape: [task.classes(), task.clip.spec.embed_dim],
             kind: (task.dtype(), task.clip.store().device().clone()),
         }
-    }
-
-    /// Remembers the training images, each as the mean of its views.
-    pub(super) fn fit(&mut self, support: &Support) -> Result<()> {
-        self.keys = Some(Var::from_tensor(&normalize(&support.mean()?)?.detach().copy()?)?);
-        self.labels.clone_from(&support.labels);
-        Ok(())
-    }
-
-    /// Logits (items, classes) for unit rows (items, dim) of images and (classes, dim) of prompts.
-    pub(super) fn logits(&self, task: &Task<'_>, texts: &Tensor, images: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        let alike = images.matmul(&keys.t()?)?;
-        let votes = alike.affine(self.beta, -self.beta)?.exp()?.matmul(&self.values()?)?;
-        Ok((task.logits(images, texts)? + (votes * self.alpha)?)?)
     }
 
     /// The images' classes as rows of zeros and a one, (images, classes).
@@ -89,21 +77,44 @@ impl Cache {
         let hot = Tensor::from_vec(hot, (self.labels.len(), classes), &self.kind.1)?;
         Ok(hot.to_dtype(self.kind.0)?)
     }
+}
+
+impl Method for Cache {
+    fn params(&self) -> BTreeMap<String, Var> {
+        let keys = self.keys.iter().filter(|_| self.trained);
+        keys.map(|keys| ("keys".to_owned(), keys.clone())).collect()
+    }
+
+    fn logits(&self, task: &Task<'_>, texts: &Tensor, features: &Tensor) -> Result<Tensor> {
+        let keys = self.keys.as_ref().ok_or_else(empty)?;
+        let keys = if self.trained { keys.as_tensor().clone() } else { keys.as_detached_tensor() };
+        let images = normalize(features)?;
+        let alike = images.matmul(&keys.t()?)?;
+        let votes = alike.affine(self.beta, -self.beta)?.exp()?.matmul(&self.values()?)?;
+        Ok((task.logits(&images, texts)? + (votes * self.alpha)?)?)
+    }
+
+    /// Remembers the training images, each as the mean of its views.
+    fn fit(&mut self, _: &Task<'_>, support: &Support) -> Result<()> {
+        self.keys = Some(Var::from_tensor(&normalize(&support.mean()?)?.detach().copy()?)?);
+        self.labels.clone_from(&support.labels);
+        Ok(())
+    }
 
     /// Sets α and β to what does best on images that are not remembered.
-    pub(super) fn choose(&mut self, task: &Task<'_>, texts: &Tensor, held: &Support) -> Result<()> {
+    fn choose(&mut self, task: &Task<'_>, held: &Support) -> Result<()> {
         let (Some(keys), false) = (&self.keys, held.labels.is_empty()) else { return Ok(()) };
         let images = normalize(held.view(0)?)?.detach();
         let rows = |x: Tensor| -> Result<Vec<Vec<f64>>> {
             Ok(x.detach().to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec2()?)
         };
-        let zero_shot = rows(task.logits(&images, texts)?)?;
+        let zero_shot = rows(task.logits(&images, &task.zero_shot()?)?)?;
         let alike = rows(images.matmul(&keys.as_detached_tensor().t()?)?)?;
         (self.alpha, self.beta) = best(&zero_shot, &alike, &self.labels, &held.labels, self.most);
         Ok(())
     }
 
-    pub(super) fn state(&self) -> Result<Tensors> {
+    fn state(&self) -> Result<Tensors> {
         let Some(keys) = &self.keys else { return Ok(Tensors::new()) };
         let labels: Vec<f32> = self.labels.iter().map(|&label| label as f32).collect();
         Ok(Tensors::from([
@@ -113,7 +124,7 @@ impl Cache {
         ]))
     }
 
-    pub(super) fn restore(&mut self, state: &Tensors) -> Result<()> {
+    fn restore(&mut self, state: &Tensors) -> Result<()> {
         let part = |name: &str| state.get(name).ok_or_else(|| broken(&format!("has no `{name}`")));
         let (keys, labels) = (part("keys")?, labels(part("labels")?, self.shape[0])?);
         if keys.dims() != [labels.len(), self.shape[1]] {
@@ -124,11 +135,6 @@ impl Cache {
         self.keys = Some(Var::from_tensor(&keys.to_dtype(self.kind.0)?.to_device(&self.kind.1)?.copy()?)?);
         (self.labels, self.alpha, self.beta) = (labels, alpha, beta);
         Ok(())
-    }
-
-    /// What is remembered, as a constant.
-    pub(super) fn constant(&self) -> Result<Tensor> {
-        self.keys.as_ref().map(Var::as_detached_tensor).ok_or_else(empty)
     }
 }
 
@@ -178,28 +184,6 @@ fn best(logits: &[Vec<f64>], alike: &[Vec<f64>], of: &[u32], labels: &[u32], mos
 /// The better of two results (right answers, loss, α, β); the first of equals.
 fn better(a: (usize, f64, f64, f64), b: (usize, f64, f64, f64)) -> (usize, f64, f64, f64) {
     if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a }
-}
-
-impl Method for Tip {
-    fn logits(&self, task: &Task<'_>, texts: &Tensor, features: &Tensor) -> Result<Tensor> {
-        self.0.logits(task, texts, &normalize(features)?, &self.0.constant()?)
-    }
-
-    fn fit(&mut self, _: &Task<'_>, support: &Support) -> Result<()> {
-        self.0.fit(support)
-    }
-
-    fn choose(&mut self, task: &Task<'_>, validation: &Support) -> Result<()> {
-        self.0.choose(task, &task.zero_shot()?, validation)
-    }
-
-    fn state(&self) -> Result<Tensors> {
-        self.0.state()
-    }
-
-    fn restore(&mut self, state: &Tensors) -> Result<()> {
-        self.0.restore(state)
-    }
 }
 
 #[cfg(test)]
