@@ -100,7 +100,12 @@ impl App {
 
     fn open_plain(&self, args: &ModelArgs) -> Result<Clip> {
         let files = self.find_model(args.model.as_deref())?;
-        let options = LoadOptions { device: self.device.clone(), dtype: self.dtype, int8: self.int8, image_size: args.image_size };
+        let options = LoadOptions {
+            device: self.device.clone(),
+            dtype: self.dtype,
+            int8: self.int8,
+            image_size: args.image_size,
+        };
         let clip = Clip::open(files, &options)?;
         if args.model.is_none() {
             self.note(format_args!("using the built-in model {}; --model chooses another", clip.id()));

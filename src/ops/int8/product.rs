@@ -59,7 +59,7 @@ impl Product<'_> {
 }
 
 /// Below this many multiply-adds a product stays on the calling thread.
-const SMALL: usize = 1 << 18;
+const SMALL: usize = 1 << 21;
 /// With so many strips a thread, threads share the rows, which read all weights each; with fewer the columns.
 const MANY: usize = 8;
 /// The most bytes of weights that are multiplied with one strip after the other: they stay in the second cache, the strip

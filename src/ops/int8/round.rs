@@ -75,14 +75,7 @@ fn round(x: f32) -> i32 {
 }
 
 /// Splits the outliers of a block, a bit each.
-fn split(
-    x: &[f32],
-    inverse: f32,
-    mut far: u64,
-    block: usize,
-    line: &mut Line,
-    outlier: &mut impl FnMut(u32, i8),
-) {
+fn split(x: &[f32], inverse: f32, mut far: u64, block: usize, line: &mut Line, outlier: &mut impl FnMut(u32, i8)) {
     while far != 0 {
         let at = far.trailing_zeros() as usize;
         far &= far - 1;
@@ -95,11 +88,7 @@ fn split(
 
 /// In plain Rust. Sums run in 64 lanes, as they do in the others.
 #[inline(always)]
-fn any<'a>(
-    x: &[f32],
-    lines: impl Iterator<Item = &'a mut Line>,
-    mut outlier: impl FnMut(u32, i8),
-) -> (f32, i32) {
+fn any<'a>(x: &[f32], lines: impl Iterator<Item = &'a mut Line>, mut outlier: impl FnMut(u32, i8)) -> (f32, i32) {
     // Magnitudes are compared as integers, which have the same order.
     let (mut most, mut sums) = ([0u32; LINE], [0f32; LINE]);
     for block in x.chunks(LINE) {
@@ -150,11 +139,7 @@ fn avx2<'a>(x: &[f32], lines: impl Iterator<Item = &'a mut Line>, outlier: impl 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn avx512<'a>(
-    x: &[f32],
-    lines: impl Iterator<Item = &'a mut Line>,
-    mut outlier: impl FnMut(u32, i8),
-) -> (f32, i32) {
+fn avx512<'a>(x: &[f32], lines: impl Iterator<Item = &'a mut Line>, mut outlier: impl FnMut(u32, i8)) -> (f32, i32) {
     use std::arch::x86_64::*;
     /// The numbers of a register.
     const WIDE: usize = 16;

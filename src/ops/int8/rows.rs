@@ -65,7 +65,7 @@ pub(super) fn with_strips<T>(x: &[f32], k: usize, f: impl FnOnce(&[Strip]) -> T)
 }
 
 /// Fewer numbers are not worth waking another thread for.
-const SMALL: usize = 1 << 16;
+const SMALL: usize = 1 << 17;
 
 impl Strip {
     /// The lines of one tile.

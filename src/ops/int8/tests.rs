@@ -48,7 +48,8 @@ fn reference(x: &[f32], weight: &Weight, bias: &[f32]) -> Vec<f32> {
         let most = row.iter().fold(0f32, |m, x| m.max(x.abs()));
         let mean = row.iter().map(|x| f64::from(x.abs())).sum::<f64>() / k as f64;
         let near = row.iter().map(|x| f64::from(x.abs())).filter(|&x| x <= 8.0 * mean).sum::<f64>() / k as f64;
-        let limit = if f64::from(most) > 8.0 * mean { (8.0 * near).max(mean).min(f64::from(most)) } else { most.into() };
+        let limit =
+            if f64::from(most) > 8.0 * mean { (8.0 * near).max(mean).min(f64::from(most)) } else { most.into() };
         let step = (limit / 127.0).max(f64::from(most) / 16256.0);
         let q: Vec<i64> = row.iter().map(|x| (f64::from(*x) / step).round() as i64).collect();
         for (n, (scale, w)) in weights.iter().enumerate() {
