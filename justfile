@@ -37,6 +37,13 @@ bench:
     cargo bench --locked --bench block
     cargo bench --locked --bench int8
 
+# What --precision int8 changes at real size: DINOv2 and MiniLM as examples/dual.py makes them, a random B/32, the built-in model.
+[group: 'measure']
+int8-quality IMAGES CAPTIONS DUAL RANDOM: python
+    cargo build --release --locked
+    .venv/bin/python examples/int8_quality.py --binary target/release/clip-cli --images {{IMAGES}} --captions {{CAPTIONS}} \
+        --dual {{DUAL}} --random {{RANDOM}} --builtin
+
 # One fine-tuning step of CLIP B/32, all weights and LoRA, here and in PyTorch, by turns
 [group: 'measure']
 bench-train: python

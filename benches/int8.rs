@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 use clip_cli::ops::Activation;
+use clip_cli::ops::gemm::Onto;
 use clip_cli::ops::int8::{Path, Product, Weight};
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ fn main() {
             let rows = 50 * items;
             let mut sum = 0.0;
             for (k, n, act, add) in MAPS {
+                let onto = if add { Onto::Output } else { Onto::Nothing };
                 let x = draw(rows * k, 1.0);
                 let weights: Vec<Weight> = (0..12).filter_map(|_| Weight::new(&draw(n * k, 0.02), n, k)).collect();
                 let mut out = vec![0.0; rows * n];
@@ -40,7 +42,7 @@ fn main() {
                     .map(|_| {
                         let start = Instant::now();
                         for weight in &weights {
-                            Product { x: &x, weight, bias: None, act, add }.run_with(path, &mut out);
+                            Product { act, onto, ..Product::new(&x, weight) }.run_with(path, &mut out);
                         }
                         start.elapsed().as_secs_f64() / weights.len() as f64
                     })

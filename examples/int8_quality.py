@@ -86,7 +86,7 @@ def builtin(binary, files, labels, names):
     """Zero-shot accuracy of the built-in model, both precisions on the same images."""
     correct = []
     for precision in ("f32", "int8"):
-        args = [binary, "zeroshot", "-", "-q", "--precision", precision, "--labels", ",".join(names), "--top-k", "1"]
+        args = [binary, "zeroshot", "-", "-q", "--precision", precision, "--labels", ",".join(names), "-k", "1"]
         ran = subprocess.run(list(map(str, args)), input="\n".join(files), text=True, check=True, stdout=subprocess.PIPE)
         best = [next(iter(json.loads(line)["predictions"]))["label"] for line in ran.stdout.splitlines()]
         correct.append(np.array(best) == np.array(names)[labels])

@@ -216,8 +216,11 @@ impl Linear {
         act: Activation,
         onto: Onto<'_>,
     ) -> Result<Vec<f32>> {
-        if self.low_rank.is_empty() && self.int8.is_none() {
-            return self.product(x, |product| Product { norm, act, onto, ..product }.make());
+        if self.low_rank.is_empty() {
+            return match &self.int8 {
+                Some(_) => self.int8_product(x, |product| int8::Product { norm, act, onto, ..product }.make()),
+                None => self.product(x, |product| Product { norm, act, onto, ..product }.make()),
+            };
         }
         let mut out = vec![0.0; x.len() / self.inputs() * self.outputs()];
         self.write(x, norm, seeds, act, &mut out)?;
@@ -238,21 +241,17 @@ impl Linear {
         out: &mut [f32],
     ) -> Result<()> {
         let n = self.outputs();
-        if self.low_rank.is_empty() && self.int8.is_none() {
-            return self.product(x, |product| Product { norm, act, ..product }.run(out, n));
+        if self.low_rank.is_empty() {
+            return match &self.int8 {
+                Some(_) => self.int8_product(x, |product| int8::Product { norm, act, ..product }.run(out)),
+                None => self.product(x, |product| Product { norm, act, ..product }.run(out, n)),
+            };
         }
         let normed = norm.map(|norm| norm.rows(x));
         let x = normed.as_deref().unwrap_or(x);
         match &self.int8 {
-            Some(weight) => {
-                let bias = self.bias.as_ref().map(Numbers::of).transpose()?;
-                let act = if self.low_rank.is_empty() { act } else { Activation::Identity };
-                int8::Product { x, weight, bias: bias.as_deref(), act, add: false }.run(out);
-            }
+            Some(_) => self.int8_product(x, |product| product.run(out))?,
             None => self.product(x, |product| product.run(out, n))?,
-        }
-        if self.low_rank.is_empty() {
-            return Ok(());
         }
         for (update, seed) in self.low_rank.iter().zip(seeds) {
             update.add(x, *seed, out, n)?;
@@ -277,6 +276,13 @@ impl Linear {
             packed.fill(View::turned(&weight, k), k, n, Activation::Identity);
             of(packed)
         }))
+    }
+
+    /// The same in 8 bits.
+    fn int8_product<T>(&self, x: &[f32], run: impl FnOnce(int8::Product<'_>) -> T) -> Result<T> {
+        let bias = self.bias.as_ref().map(Numbers::of).transpose()?;
+        let Some(weight) = &self.int8 else { candle_core::bail!("a map without 8-bit weights") };
+        Ok(run(int8::Product { bias: bias.as_deref(), ..int8::Product::new(x, weight) }))
     }
 
     fn outputs(&self) -> usize {

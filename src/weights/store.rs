@@ -66,7 +66,7 @@ impl Store {
 
     /// The name of what the towers compute with: `f32`, `f16`, `bf16`, `f64` or `int8`.
     pub fn precision(&self) -> &'static str {
-        if self.int8 { "int8" } else { self.dtype.as_str() }
+        if self.int8 && self.trained.is_none() { "int8" } else { self.dtype.as_str() }
     }
 
     /// Where the towers compute.

@@ -3,40 +3,69 @@
 use super::path::{Kernel, Path};
 use super::rows::{self, Strip};
 use super::{PANEL, STRIP, Sums, TILE, Weight};
+use crate::ops::gemm::{Norm, Onto};
 use crate::ops::{Activation, pool};
 use std::ops::Range;
 
-/// `out = act(x Wᵀ + bias)`, or `out += x Wᵀ + bias`.
+/// `out = onto + act(norm(x) Wᵀ + bias)`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// Rows of inputs, one after the other.
     pub x: &'a [f32],
     /// The weight.
     pub weight: &'a Weight,
+    /// Applied to each row of inputs.
+    pub norm: Option<Norm<'a>>,
     /// Added to each row.
     pub bias: Option<&'a [f32]>,
     /// Applied to the sums.
     pub act: Activation,
-    /// Whether `out` is added to instead of written; then `act` is the identity.
-    pub add: bool,
+    /// What all that is added to.
+    pub onto: Onto<'a>,
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
+    /// `x Wᵀ` and nothing else.
+    pub fn new(x: &'a [f32], weight: &'a Weight) -> Self {
+        Self { x, weight, norm: None, bias: None, act: Activation::Identity, onto: Onto::Nothing }
+    }
+
     /// Computes it on the pool with the fastest instructions of this machine; `out` has the rows of outputs, one after
     /// the other.
     pub fn run(self, out: &mut [f32]) {
         self.run_with(Path::best(), out);
     }
 
+    /// The same as new numbers.
+    pub fn make(self) -> Vec<f32> {
+        assert!(!matches!(self.onto, Onto::Output), "new numbers hold nothing to add to");
+        let count = self.x.len() / self.weight.shape().0 * self.weight.shape().1;
+        let mut out = Vec::with_capacity(count);
+        self.spread(Path::best(), out.as_mut_ptr());
+        // SAFETY: every number of every row was written.
+        unsafe { out.set_len(count) };
+        out
+    }
+
     /// The same with these instructions, if the machine has them.
     pub fn run_with(self, path: Path, out: &mut [f32]) {
         let (k, n) = self.weight.shape();
+        assert_eq!(out.len(), self.x.len() / k * n, "the outputs of a product");
+        self.spread(path, out.as_mut_ptr());
+    }
+
+    /// Writes the outputs, for which there must be room.
+    fn spread(self, path: Path, out: *mut f32) {
+        let (k, n) = self.weight.shape();
         let rows = self.x.len() / k;
-        assert_eq!((self.x.len(), out.len()), (rows * k, rows * n), "a product of {rows} x {k} x {n}");
+        assert_eq!(self.x.len(), rows * k, "a product of {rows} x {k} x {n}");
         assert!(self.bias.is_none_or(|bias| bias.len() == n), "a bias of {n}");
-        assert!(!self.add || self.act == Activation::Identity, "sums have no activation");
-        let out = Out { data: out.as_mut_ptr(), n };
-        rows::with_strips(self.x, k, |strips| {
+        assert!(self.norm.is_none_or(|norm| norm.weight.len() == k && norm.bias.len() == k), "a norm of {k}");
+        if let Onto::Numbers(numbers) = self.onto {
+            assert_eq!(numbers.len(), rows * n, "what a product is added to");
+        }
+        let out = Out { data: out, n };
+        rows::with_strips(self.x, k, self.norm, |strips| {
             let (threads, pairs) = (if rows * n * k < SMALL { 1 } else { pool::threads() }, self.weight.pairs());
             let job = |strips: Range<usize>, pairs: Range<usize>| Job { product: self, path, strips, pairs, out };
             if strips.len() >= MANY * threads {
@@ -59,7 +88,7 @@ impl Product<'_> {
 }
 
 /// Below this many multiply-adds a product stays on the calling thread.
-const SMALL: usize = 1 << 18;
+const SMALL: usize = 1 << 21;
 /// With so many strips a thread, threads share the rows, which read all weights each; with fewer the columns.
 const MANY: usize = 8;
 /// The most bytes of weights that are multiplied with one strip after the other: they stay in the second cache, the strip
@@ -90,7 +119,12 @@ impl Job<'_> {
     /// # Safety
     /// No other thread may touch these rows and columns of `out`.
     unsafe fn run(self, strips: &[Strip]) {
-        let Product { weight, bias, act, add, .. } = self.product;
+        let Product { weight, bias, act, .. } = self.product;
+        let onto = match self.product.onto {
+            Onto::Nothing => None,
+            Onto::Output => Some(self.out.data.cast_const()),
+            Onto::Numbers(numbers) => Some(numbers.as_ptr()),
+        };
         let height = strips.first().map_or(1, |strip| strip.tiles[0]);
         let kernel = Kernel::new(self.path, height);
         let (mut sums, mut values) = (Sums([[0; WIDE]; STRIP]), Values([[0.0; WIDE]; STRIP]));
@@ -109,8 +143,8 @@ impl Job<'_> {
                     kernel.sums(strip, weight.pair(pair), &mut sums);
                     let start = at * 2 * height * self.out.n + column;
                     // SAFETY: rows and columns exist, and by the caller's promise they are ours.
-                    let place = unsafe { self.out.data.add(start) };
-                    let to = Place { data: place, stride: self.out.n, width, add };
+                    let (place, onto) = unsafe { (self.out.data.add(start), onto.map(|onto| onto.add(start))) };
+                    let to = Place { data: place, stride: self.out.n, width, onto };
                     let scales = weight.pair_scales(pair);
                     if act == Activation::Identity {
                         // SAFETY: as above.
@@ -118,14 +152,14 @@ impl Job<'_> {
                         continue;
                     }
                     let data = values.0.as_mut_ptr().cast();
-                    let all = Place { data, stride: WIDE, width: WIDE, add: false };
+                    let all = Place { data, stride: WIDE, width: WIDE, onto: None };
                     // SAFETY: there is room for a strip.
                     unsafe { finish(&sums, strip, scales, &biases, all) };
                     let rows = strip.tiles[0] + strip.tiles[1];
                     act.apply(values.0[..rows].as_flattened_mut());
                     for (row, values) in values.0[..rows].iter().enumerate() {
                         // SAFETY: as above.
-                        unsafe { to.row(row).copy_from_slice(&values[..width]) };
+                        unsafe { to.write(row, |i| values[i]) };
                     }
                 }
             }
@@ -133,22 +167,38 @@ impl Job<'_> {
     }
 }
 
-/// Where a strip's results go: `width` numbers a row, added to what is there or written.
+/// Where a strip's results go: `width` numbers a row, added to those at `onto` or as they are.
 #[derive(Clone, Copy)]
 struct Place {
     data: *mut f32,
     stride: usize,
     width: usize,
-    add: bool,
+    onto: Option<*const f32>,
 }
 
 impl Place {
+    /// Writes a row.
+    ///
     /// # Safety
     /// The row must exist and belong to the caller.
     #[inline(always)]
-    unsafe fn row<'a>(self, row: usize) -> &'a mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
+    unsafe fn write(self, row: usize, value: impl Fn(usize) -> f32) {
+        let mut values: [f32; WIDE] = std::array::from_fn(value);
+        let at = row * self.stride;
+        if let Some(onto) = self.onto {
+            // SAFETY: the caller's promise, here and below.
+            let onto = unsafe { std::slice::from_raw_parts(onto.add(at), self.width) };
+            match <&[f32; WIDE]>::try_from(onto) {
+                Ok(onto) => (0..WIDE).for_each(|i| values[i] += onto[i]),
+                Err(_) => values.iter_mut().zip(onto).for_each(|(value, onto)| *value += onto),
+            }
+        }
+        // SAFETY: as above; what it is added to was read before.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.width) };
+        match <&mut [f32; WIDE]>::try_from(&mut *out) {
+            Ok(out) => *out = values,
+            Err(_) => out.copy_from_slice(&values[..self.width]),
+        }
     }
 }
 
@@ -201,14 +251,7 @@ unsafe fn finish_any(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WI
         // Weights are kept plus 128.
         let (scale, excess) = (strip.scales[row], strip.totals[row].wrapping_mul(128));
         let sums = &sums.0[row];
-        let value = |i: usize| sums[i].wrapping_sub(excess) as f32 * (scale * scales[i]) + bias[i];
         // SAFETY: the caller's promise.
-        let out = unsafe { to.row(at) };
-        match (<&mut [f32; WIDE]>::try_from(&mut *out), to.add) {
-            (Ok(out), true) => (0..WIDE).for_each(|i| out[i] += value(i)),
-            (Ok(out), false) => (0..WIDE).for_each(|i| out[i] = value(i)),
-            (Err(_), true) => out.iter_mut().enumerate().for_each(|(i, out)| *out += value(i)),
-            (Err(_), false) => out.iter_mut().enumerate().for_each(|(i, out)| *out = value(i)),
-        }
+        unsafe { to.write(at, |i| sums[i].wrapping_sub(excess) as f32 * (scale * scales[i]) + bias[i]) };
     }
 }

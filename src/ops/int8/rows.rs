@@ -2,6 +2,8 @@
 
 use super::round::quantize;
 use super::{GROUP, LINE, Line, STRIP, TILE};
+use crate::ops::gemm::Norm;
+use crate::ops::layer_norm::normalize_row;
 use crate::ops::pool;
 use std::cell::RefCell;
 
@@ -21,6 +23,8 @@ pub(super) struct Strip {
     /// The sum of each row's integers.
     pub(super) totals: [i32; STRIP],
     outliers: Vec<Outlier>,
+    /// A row that was normalised.
+    line: Vec<f32>,
     /// Where in `groups` each group is.
     places: Vec<u32>,
 }
@@ -39,8 +43,8 @@ pub(super) fn height(rows: usize) -> usize {
     rows.div_ceil(rows.div_ceil(TILE).max(1)).max(1)
 }
 
-/// Makes integers of rows of `k` numbers, on the pool, and hands them to `f`.
-pub(super) fn with_strips<T>(x: &[f32], k: usize, f: impl FnOnce(&[Strip]) -> T) -> T {
+/// Makes integers of rows of `k` numbers, normalised where that is asked for, on the pool, and hands them to `f`.
+pub(super) fn with_strips<T>(x: &[f32], k: usize, norm: Option<Norm<'_>>, f: impl FnOnce(&[Strip]) -> T) -> T {
     thread_local! {
         static STRIPS: RefCell<Vec<Vec<Strip>>> = const { RefCell::new(Vec::new()) };
     }
@@ -56,7 +60,7 @@ pub(super) fn with_strips<T>(x: &[f32], k: usize, f: impl FnOnce(&[Strip]) -> T)
     pool::chunks(&mut strips[..count], part.max(1), |i, strips| {
         for (at, strip) in strips.iter_mut().enumerate() {
             let first = (i * part + at) * 2 * height;
-            strip.fill(&x[first * k..rows.min(first + 2 * height) * k], k, height);
+            strip.fill(&x[first * k..rows.min(first + 2 * height) * k], k, norm, height);
         }
     });
     let result = f(&strips[..count]);
@@ -65,7 +69,7 @@ pub(super) fn with_strips<T>(x: &[f32], k: usize, f: impl FnOnce(&[Strip]) -> T)
 }
 
 /// Fewer numbers are not worth waking another thread for.
-const SMALL: usize = 1 << 16;
+const SMALL: usize = 1 << 17;
 
 impl Strip {
     /// The lines of one tile.
@@ -78,13 +82,19 @@ impl Strip {
         half(&self.high, tile)
     }
 
-    fn fill(&mut self, x: &[f32], k: usize, height: usize) {
+    fn fill(&mut self, x: &[f32], k: usize, norm: Option<Norm<'_>>, height: usize) {
         let blocks = k.div_ceil(LINE);
         let rows = x.len() / k;
         self.tiles = [rows.min(height), rows.saturating_sub(height)];
         self.low.resize(2 * blocks * TILE, Line::ZERO);
         self.outliers.clear();
-        for (row, x) in x.chunks(k).enumerate() {
+        self.line.resize(if norm.is_some() { k } else { 0 }, 0.0);
+        for (row, mut x) in x.chunks(k).enumerate() {
+            if let Some(norm) = norm {
+                self.line.copy_from_slice(x);
+                normalize_row(&mut self.line, norm.weight, norm.bias, norm.eps);
+                x = &self.line;
+            }
             let (tile, line) = (row / height, row % height);
             let lines = &mut self.low[tile * blocks * TILE + line..];
             let row = tile * TILE + line;

@@ -11,7 +11,7 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
 fn run(path: Path, x: &[f32], weight: &Weight, bias: Option<&[f32]>, act: Activation) -> Vec<f32> {
     let (k, n) = weight.shape();
     let mut out = vec![f32::NAN; x.len() / k * n];
-    Product { x, weight, bias, act, add: false }.run_with(path, &mut out);
+    Product { bias, act, ..Product::new(x, weight) }.run_with(path, &mut out);
     out
 }
 
@@ -187,6 +187,6 @@ fn buffers_of_another_product_leave_no_trace() {
     let first = run(Path::best(), &x, &weight, None, Activation::Identity);
     let mut loud = numbers(40 * 300, 16);
     loud.iter_mut().step_by(97).for_each(|x| *x = 1e6);
-    with_strips(&loud, 300, |strips| assert!(strips.iter().all(|strip| !strip.groups.is_empty())));
+    with_strips(&loud, 300, None, |strips| assert!(strips.iter().all(|strip| !strip.groups.is_empty())));
     assert_eq!(run(Path::best(), &x, &weight, None, Activation::Identity), first);
 }
