@@ -75,11 +75,11 @@ impl Sandbox {
         std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// The names in the sandbox, without the photos.
+    /// The names in the sandbox, without the photos and what is kept between runs.
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.retain(|name| name != "photos");
+        names.retain(|name| name != "photos" && name != "cache");
         names.sort();
         names
     }
