@@ -102,6 +102,10 @@ impl<'a> Run<'a> {
             // Some parameters are made of the training images.
             self.optimizer = optimizer(&self.recipe, &*self.method)?;
         }
+        if self.sees != Sees::Pixels {
+            // Its features are there, and a step does not ask for more.
+            self.task.clip.forget_image();
+        }
         let (epochs, epoch_steps) = (self.recipe.epochs, self.epoch_steps());
         while self.epoch < epochs {
             let order = self.order();
