@@ -36,10 +36,13 @@ impl Block {
             true => params.layer_norm(name, width, spec.eps).map(Some),
             false => Ok(None),
         };
-        let linear = |name, outputs, inputs| params.compact(params.linear(name, outputs, inputs, true)?);
+        let linear = |name, outputs, inputs| {
+            let bias = || params.get(&format!("{name}.bias"), &[outputs]).map(Some);
+            params.compact_linear(name, outputs, inputs, bias)
+        };
         Ok(Self {
             norm1: params.layer_norm("norm1", width, spec.eps)?,
-            qkv: params.compact(params.linear_with("qkv", 3 * width, width, || qkv_bias(params, spec))?)?,
+            qkv: params.compact_linear("qkv", 3 * width, width, || qkv_bias(params, spec))?,
             out_norm: inner_norm("out_norm", width)?,
             out: linear("out", width, width)?,
             scale1: scale("scale1")?,

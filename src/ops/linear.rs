@@ -5,7 +5,7 @@ use super::gemm::{Norm, Onto, Packed, Product, View};
 use super::gradients::Parameters;
 use super::scratch::with_packed;
 use super::{Activation, LowRank, Numbers, columns, int8, is_fused, slice};
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -49,6 +49,13 @@ impl Linear {
             compact: false,
             turned: Arc::default(),
         }
+    }
+
+    /// A map whose weight is packed for the kernel of the CPU, with no other copy of it.
+    pub fn of_packed(packed: Packed, bias: Option<Tensor>) -> Result<Self> {
+        let (k, n) = packed.shape();
+        let weight = Tensor::zeros((1, 1), DType::F32, &Device::Cpu)?.broadcast_as((n, k))?;
+        Ok(Self { packed: Arc::new(OnceLock::from(Arc::new(packed))), compact: true, ..Self::new(weight, bias) })
     }
 
     /// The same map with this bias (outputs), and the same packed weight.

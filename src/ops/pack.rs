@@ -3,7 +3,9 @@
 use super::{Activation, pool};
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 /// A strided matrix in memory: element (row, column) is at `row * row_stride + column * column_stride`.
 #[derive(Clone, Copy)]
@@ -51,6 +53,25 @@ impl Packed {
         let mut packed = Self::empty();
         packed.fill(View::turned(weight, k), k, n, Activation::Identity);
         packed
+    }
+
+    /// Packs a weight whose rows come in several parts, each of `k` inputs a row: a whole number of panels in all parts
+    /// but the last.
+    pub fn from_parts(parts: &[&[f32]], k: usize) -> Option<Self> {
+        let rows = |part: &[f32]| part.len().checked_div(k).filter(|rows| rows * k == part.len());
+        let (mut packed, n) = (Self::empty(), parts.iter().try_fold(0, |n, part| Some(n + rows(part)?))?);
+        packed.allocate(k, n);
+        let (width, panel_len, mut panels) = (packed.width, k * packed.width, &mut *packed.panels);
+        for (i, part) in parts.iter().enumerate() {
+            let rows = rows(part)?;
+            if rows % width != 0 && i + 1 < parts.len() {
+                return None;
+            }
+            let (own, rest) = panels.split_at_mut(rows.div_ceil(width) * panel_len);
+            pool::chunks(own, panel_len, |p, panel| pack_panel(View::turned(part, k), k, rows, p, width, panel));
+            panels = rest;
+        }
+        Some(packed)
     }
 
     /// Packs `act` of `k` × `n` numbers seen through a view on the pool, reusing this value's memory.
@@ -191,37 +212,93 @@ fn panel_width() -> usize {
     *WIDTH.get_or_init(|| Width.dispatch())
 }
 
-/// Numbers that begin on a cache line, so that no vector of a panel lies on two.
-#[derive(Debug, Default)]
+/// Numbers that begin on a cache line, so that no vector of a panel lies on two; large ones on large pages where the
+/// system has them, which come faster and need fewer translations.
+#[derive(Debug)]
 pub(super) struct Lines {
-    lines: Vec<Line>,
+    start: NonNull<f32>,
     len: usize,
+    room: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+// SAFETY: it owns its numbers, as a `Vec` does.
+unsafe impl Send for Lines {}
+// SAFETY: as above; what is shared is only read.
+unsafe impl Sync for Lines {}
+
+#[repr(align(64))]
+#[expect(dead_code, reason = "a size and an alignment")]
 struct Line([f32; 16]);
 
+/// What large pages measure on most systems.
+const LARGE_PAGE: usize = 2 << 20;
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0, room: 0 }
+    }
+}
+
 impl Lines {
-    /// Makes it so long; what was there stays.
+    fn layout(room: usize) -> Layout {
+        match Layout::array::<Line>(room.div_ceil(16)) {
+            Ok(layout) => layout,
+            // More than memory can hold.
+            Err(_) => handle_alloc_error(Layout::new::<Line>()),
+        }
+    }
+
+    /// Makes it so long, with numbers that are zero or were there before.
     fn resize(&mut self, len: usize) {
-        self.lines.resize(len.div_ceil(16), Line([0.0; 16]));
+        if len > self.room {
+            *self = Self::default();
+            let layout = Self::layout(len);
+            // SAFETY: `len` is greater than `room`, hence not zero.
+            let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
+            self.start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+            self.room = len;
+            advise(self.start.as_ptr().cast(), layout.size());
+        }
         self.len = len;
     }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if self.room > 0 {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.room)) };
+        }
+    }
+}
+
+/// Asks for large pages before these bytes are touched.
+fn advise(start: *mut u8, len: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let first = start.align_offset(LARGE_PAGE);
+        if len >= first + LARGE_PAGE {
+            let len = (len - first) / LARGE_PAGE * LARGE_PAGE;
+            // SAFETY: whole pages within an allocation that is ours; it is advice and changes no content.
+            unsafe { libc::madvise(start.add(first).cast(), len, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, len);
 }
 
 impl Deref for Lines {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `resize` keeps `len` within the lines, which are sixteen numbers each without anything between them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: `len` numbers are allocated and were written, with zeros at least.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Lines {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        // SAFETY: as above, and borrowed by us alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }

@@ -76,6 +76,9 @@ pub struct Raw<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
+/// How many bytes of a file are hashed at a time.
+const HASHED: usize = 64 << 20;
+
 impl Files {
     /// Opens one safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
@@ -220,16 +223,21 @@ impl Files {
         Ok(Some(Raw { dtype: entry.dtype(), shape: entry.shape().to_vec(), bytes }))
     }
 
+    /// A tensor's numbers as they lie in the file, if they are f32 and lie there one after the other.
+    pub fn mapped_f32(&self, name: &str) -> Option<&[f32]> {
+        let (shard, entry) = self.entry(name)?;
+        let Ok(Cow::Borrowed(bytes)) = shard.read(entry) else { return None };
+        if entry.dtype() != Dtype::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: any bytes are numbers.
+        let (before, numbers, after) = unsafe { bytes.align_to::<f32>() };
+        (before.is_empty() && after.is_empty()).then_some(numbers)
+    }
+
     /// Lets the system take back the memory of files that were read: what is asked for again is read again.
     pub fn release(&self) {
-        #[cfg(unix)]
-        for shard in &self.shards {
-            if let Bytes::Mapped(map) = &shard.bytes {
-                // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
-                // the system refuses, they stay.
-                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            }
-        }
+        self.shards.iter().for_each(Shard::release);
     }
 
     /// How many bytes the tensors take on disk.
@@ -241,7 +249,11 @@ impl Files {
     pub fn content_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         self.shards.iter().for_each(|shard| {
-            hasher.update_rayon(&shard.bytes);
+            // In parts, so that no more of a mapped file need be in memory.
+            for part in shard.bytes.chunks(HASHED) {
+                hasher.update_rayon(part);
+                shard.release();
+            }
         });
         hasher.finalize().to_hex().to_string()
     }
@@ -302,6 +314,15 @@ impl Files {
 }
 
 impl Shard {
+    fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
+            // the system refuses, they stay.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     fn open(path: &Path, parse: fn(String, Bytes) -> Result<Self>) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::run(e).at(path.display()))?;
         // SAFETY: the usual bargain of mapped weights: whoever truncates a checkpoint while it is read gets a crash.

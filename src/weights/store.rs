@@ -3,6 +3,7 @@
 use super::trained::{self, Trained, View};
 use super::{Files, Form, Layout, Recipe};
 use crate::error::{Error, Result};
+use crate::ops::gemm::Packed;
 use crate::ops::{LayerNorm, Linear, LowRank};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
@@ -298,13 +299,51 @@ impl Params<'_> {
         Ok(linear.with_bias(bias()?).with_low_rank(self.low_rank(&recipe, trained)?))
     }
 
+    /// The same for a map that many rows go through: see [`Params::compact`].
+    pub fn compact_linear(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        bias: impl FnOnce() -> Result<Option<Tensor>>,
+    ) -> Result<Linear> {
+        match self.packed(&format!("{name}.weight"), outputs, inputs) {
+            Some(packed) => Ok(Linear::of_packed(packed, bias()?)?),
+            None => self.compact(self.linear_with(name, outputs, inputs, bias)?),
+        }
+    }
+
+    /// A weight packed straight from the files, where it lies there as the kernel takes it, and nothing trains it.
+    fn packed(&self, name: &str, outputs: usize, inputs: usize) -> Option<Packed> {
+        let store = self.store;
+        if store.trained.is_some() || store.int8 || store.dtype != DType::F32 || !store.device.is_cpu() {
+            return None;
+        }
+        let recipe = store.layout.recipe(&self.full(name)).filter(|recipe| match recipe.form {
+            Form::Plain => recipe.names.len() == 1,
+            Form::Stacked => true,
+            _ => false,
+        })?;
+        let part = |name: &String| match store.files.shape(name)?.as_slice() {
+            [_, k] if *k == inputs => store.files.mapped_f32(name),
+            _ => None,
+        };
+        let parts: Vec<&[f32]> = recipe.names.iter().map(part).collect::<Option<_>>()?;
+        let packed = Packed::from_parts(&parts, inputs).filter(|packed| packed.shape() == (inputs, outputs))?;
+        store.files.release();
+        store.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names);
+        Some(packed)
+    }
+
     /// A map that many rows go through, in the kernel's layout alone unless it is trained, and in 8-bit integers if the
-    /// towers compute with them. Maps of one row an item stay as
-    /// they are: they cost little, and the embedding is what they give.
+    /// towers compute with them. Maps of one row an item stay as they are: they cost little, and the embedding is what
+    /// they give.
     pub fn compact(&self, linear: Linear) -> Result<Linear> {
         if self.store.trained.is_some() {
             return Ok(linear);
         }
+        // Files are let go at once, so that a weight is in memory once, and not twice.
+        self.store.files.release();
         Ok(if self.store.int8 { linear.quantized()?.compact()? } else { linear.compact()? })
     }
 
