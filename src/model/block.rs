@@ -3,7 +3,7 @@
 use super::spec::{BlocksSpec, NormPlace, QkvBias};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Places, Rotation};
-use crate::ops::{at_places, mlp, self_attention, self_attention_at};
+use crate::ops::{Bypass, at_places, branch, mlp, rejoin, self_attention, self_attention_at};
 use crate::weights::Params;
 use candle_core::Tensor;
 
@@ -98,6 +98,7 @@ impl Block {
     fn attend(&self, x: &Tensor, own: &Tensor, norm: Option<&LayerNorm>, sight: &Sight<'_>) -> Result<Tensor> {
         Ok(match &self.scale1 {
             Some(scale) => (own + self.mix(x, norm, sight, None)?.broadcast_mul(scale)?)?,
+            None if own.id() == x.id() => self.mix_onto(x, norm, sight)?,
             None => self.mix(x, norm, sight, Some(own))?,
         })
     }
@@ -117,15 +118,27 @@ impl Block {
         sight: &Sight<'_>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let mut qkv = mlp(x, norm, &self.qkv, Activation::Identity, None, None)?;
+        let qkv = mlp(x, norm, &self.qkv, Activation::Identity, None, None)?;
+        let mixed = self.look(qkv, sight)?;
+        Ok(mlp(&mixed, self.out_norm.as_ref(), &self.out, Activation::Identity, None, residual)?)
+    }
+
+    /// `x + attention(norm(x))`.
+    fn mix_onto(&self, x: &Tensor, norm: Option<&LayerNorm>, sight: &Sight<'_>) -> Result<Tensor> {
+        let bypass = Bypass::default();
+        let mixed = self.look(branch(x, norm, &self.qkv, &bypass)?, sight)?;
+        Ok(rejoin(&mixed, self.out_norm.as_ref(), &self.out, x, &bypass)?)
+    }
+
+    /// What queries find among keys and values.
+    fn look(&self, mut qkv: Tensor, sight: &Sight<'_>) -> Result<Tensor> {
         if let Some(rotation) = sight.rotation {
             qkv = rotation.forward(&qkv)?;
         }
-        let mixed = match sight.places {
+        Ok(match sight.places {
             Some(places) => self_attention_at(&qkv, self.spec.heads, sight.mask, places)?,
             None => self_attention(&qkv, self.spec.heads, sight.mask)?,
-        };
-        Ok(mlp(&mixed, self.out_norm.as_ref(), &self.out, Activation::Identity, None, residual)?)
+        })
     }
 
     fn transform(&self, x: &Tensor, norm: Option<&LayerNorm>, residual: Option<&Tensor>) -> Result<Tensor> {

@@ -10,7 +10,7 @@ use super::layer_norm::{self, LayerNorm};
 use super::scratch::{Buffer, buffer};
 use super::{Activation, Linear, Numbers, is_fused, slice};
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// `residual + fc2(act(fc1(norm(x))))` for `x` of shape (…, inputs), without what is `None`.
 pub fn mlp(
@@ -22,7 +22,47 @@ pub fn mlp(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let chain = Chain::new(norm, fc1, act, fc2);
-    if is_fused(x) && is_fused(fc1.weight()) { chain.forward(x, residual) } else { chain.composed(x, residual) }
+    if is_fused(x) && is_fused(fc1.weight()) { chain.forward(x, residual, None) } else { chain.composed(x, residual) }
+}
+
+/// Carries the gradient of a sum past a branch, from where the branch ends to where it began: candle's tape would make
+/// zeros and add both to them.
+#[derive(Clone, Debug, Default)]
+pub struct Bypass(Arc<Mutex<Option<Tensor>>>);
+
+impl Bypass {
+    fn put(&self, gradient: Tensor) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+    }
+
+    fn take(&self) -> Option<Tensor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// `linear(norm(x))`, where a branch beside `x` begins that [`rejoin`] ends.
+pub fn branch(x: &Tensor, norm: Option<&LayerNorm>, linear: &Linear, bypass: &Bypass) -> Result<Tensor> {
+    let chain = Chain::new(norm, linear, Activation::Identity, None);
+    match is_fused(x) && is_fused(linear.weight()) {
+        true => chain.forward(x, None, Some(Past::Begins(bypass.clone()))),
+        false => chain.composed(x, None),
+    }
+}
+
+/// `x + linear(norm(y))`, where a branch `y` that [`branch`] began comes back to `x`.
+pub fn rejoin(y: &Tensor, norm: Option<&LayerNorm>, linear: &Linear, x: &Tensor, bypass: &Bypass) -> Result<Tensor> {
+    let chain = Chain::new(norm, linear, Activation::Identity, None);
+    match is_fused(y) && is_fused(linear.weight()) {
+        true => chain.forward(y, Some(x), Some(Past::Ends(bypass.clone()))),
+        false => chain.composed(y, Some(x)),
+    }
+}
+
+/// Which end of a branch a chain is.
+#[derive(Clone)]
+pub(super) enum Past {
+    Begins(Bypass),
+    Ends(Bypass),
 }
 
 #[derive(Clone)]
@@ -52,7 +92,7 @@ impl Chain {
     }
 
     /// Applies it to `x`, f32 numbers on the CPU.
-    pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>, past: Option<Past>) -> Result<Tensor> {
         let chain = Self {
             norm: match &self.norm {
                 Some(norm) => {
@@ -81,7 +121,8 @@ impl Chain {
         let x = x.contiguous()?;
         let tracked = x.track_op() || other.track_op() || bundle.track_op();
         let seeds = [Some(&chain.first), chain.second.as_ref()].map(|linear| linear.map_or(Vec::new(), Linear::seeds));
-        let op = Fused { chain, residual: residual_place, parameters, tracked, seeds, hidden: OnceLock::new() };
+        let hidden = OnceLock::new();
+        let op = Fused { chain, residual: residual_place, past, parameters, tracked, seeds, hidden };
         x.apply_op3(&other, &bundle, op)
     }
 
@@ -144,6 +185,7 @@ enum Residual {
 struct Fused {
     chain: Chain,
     residual: Residual,
+    past: Option<Past>,
     parameters: Parameters,
     tracked: bool,
     seeds: [Vec<u64>; 2],
@@ -223,17 +265,21 @@ impl Fused {
         let trains_norm = norm.as_ref().is_some_and(|norm| norm.weight.track_op() || norm.bias.track_op());
         let wants_inside = wants_input || trains_norm;
         // The input's gradient starts as that of the sum which it is a part of.
-        let own = self.residual == Residual::Input;
+        let past = match &self.past {
+            Some(Past::Begins(bypass)) => bypass.take(),
+            _ => None,
+        };
+        let past = past.as_ref().map(Numbers::of).transpose()?;
+        let sum = if self.residual == Residual::Input { Some(grad) } else { past.as_deref() };
         let (mut dx, mut dh) = (Vec::new(), None);
         let width = first.weight().dim(1)?;
         if norm.is_none() {
-            let onto = if own { Onto::Numbers(grad) } else { Onto::Nothing };
-            dx = match wants_inside {
-                true => first.input_gradient(through, |product| Product { onto, ..product }.make())?,
-                false => Vec::new(),
-            };
+            let onto = sum.map_or(Onto::Nothing, Onto::Numbers);
+            if wants_inside {
+                dx = first.input_gradient(through, |product| Product { onto, ..product }.make())?;
+            }
         } else if wants_inside {
-            dx = if own { grad.to_vec() } else { vec![0.0; x.len()] };
+            dx = sum.map_or_else(|| vec![0.0; x.len()], <[f32]>::to_vec);
             let dh = dh.insert(buffer(x.len()));
             first.input_gradient(through, |product| product.run(dh, width))?;
         }
@@ -248,7 +294,7 @@ impl Fused {
         }
         if let (Some(norm), Some(dh), true) = (norm, &dh, wants_inside) {
             let weight = Numbers::of(&norm.weight)?;
-            let sums = layer_norm::backward(x, &weight, norm.eps, dh, &mut dx, own, trains_norm);
+            let sums = layer_norm::backward(x, &weight, norm.eps, dh, &mut dx, sum.is_some(), trains_norm);
             if let Some((dweight, dbias)) = sums {
                 for (parameter, gradient) in [(&norm.weight, dweight), (&norm.bias, dbias)] {
                     if parameter.track_op() {
@@ -303,6 +349,13 @@ impl CustomOp3 for Fused {
         let grad = grad.contiguous()?;
         let dx = self.backward(&Numbers::of(x)?, &Numbers::of(&grad)?, x.track_op())?;
         let dx = dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
-        Ok((dx, other.track_op().then(|| grad.clone()), bundle.track_op().then(|| bundle.zeros_like()).transpose()?))
+        let other = match &self.past {
+            Some(Past::Ends(bypass)) if other.track_op() => {
+                bypass.put(grad.clone());
+                None
+            }
+            _ => other.track_op().then(|| grad.clone()),
+        };
+        Ok((dx, other, bundle.track_op().then(|| bundle.zeros_like()).transpose()?))
     }
 }

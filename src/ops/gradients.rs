@@ -91,7 +91,11 @@ pub(super) struct Parameters(Arc<Mutex<HashMap<TensorId, Tensor>>>);
 impl Parameters {
     /// Keeps or delivers the gradient of a parameter.
     pub(super) fn give(&self, parameter: &Tensor, gradient: Vec<f32>) -> Result<()> {
-        let gradient = Tensor::from_vec(gradient, parameter.shape(), parameter.device())?;
+        self.give_tensor(parameter, Tensor::from_vec(gradient, parameter.shape(), parameter.device())?)
+    }
+
+    /// The same for a gradient that is a tensor.
+    pub(super) fn give_tensor(&self, parameter: &Tensor, gradient: Tensor) -> Result<()> {
         if parameter.is_variable() {
             let added = ACTIVE.with_borrow_mut(|active| match active {
                 Some(all) => {

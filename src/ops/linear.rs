@@ -17,6 +17,8 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Tensor,
+    /// The parameters that make up the weight one below the other, if it is not one itself.
+    parts: Arc<Vec<Tensor>>,
     bias: Option<Tensor>,
     low_rank: Arc<Vec<LowRank>>,
     packed: Arc<OnceLock<Arc<Packed>>>,
@@ -42,6 +44,7 @@ impl Linear {
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self {
             weight,
+            parts: Arc::default(),
             bias,
             low_rank: Arc::default(),
             packed: Arc::default(),
@@ -49,6 +52,12 @@ impl Linear {
             compact: false,
             turned: Arc::default(),
         }
+    }
+
+    /// A map whose weight is these parameters (some outputs, inputs) one below the other.
+    pub fn stacked(parts: Vec<Tensor>) -> Result<Self> {
+        let weight = Tensor::cat(&parts, 0)?.detach();
+        Ok(Self { parts: Arc::new(parts), ..Self::new(weight, None) })
     }
 
     /// A map whose weight is packed for the kernel of the CPU, with no other copy of it.
@@ -99,6 +108,7 @@ impl Linear {
         let numbers = match (&self.int8, self.packed.get()) {
             (Some(int8), _) => int8.dequantized(),
             (None, Some(packed)) if self.compact => packed.unpacked(),
+            _ if !self.parts.is_empty() => return Tensor::cat(&self.parts, 0),
             _ => return Ok(self.weight.clone()),
         };
         Tensor::from_vec(numbers, self.weight.dims(), self.weight.device())
@@ -135,7 +145,7 @@ impl Linear {
         if !is_fused(x) || !is_fused(&self.weight) {
             return act.composed(&self.composed(x)?);
         }
-        Chain::new(None, self, act, None).forward(x, None)
+        Chain::new(None, self, act, None).forward(x, None, None)
     }
 
     /// `x Wᵀ + b + residual`, the residual in the shape of the result.
@@ -143,7 +153,7 @@ impl Linear {
         if !is_fused(x) || !is_fused(&self.weight) {
             return residual + self.composed(x)?;
         }
-        Chain::new(None, self, Activation::Identity, None).forward(x, Some(residual))
+        Chain::new(None, self, Activation::Identity, None).forward(x, Some(residual), None)
     }
 
     /// The same map from candle's differentiable ops: the reference, and the path of other devices.
@@ -174,13 +184,23 @@ impl Linear {
     /// All parameters.
     pub(super) fn parameters(&self) -> Vec<&Tensor> {
         let updates = self.low_rank.iter().flat_map(|update| [&update.a, &update.b]);
-        [&self.weight].into_iter().chain(&self.bias).chain(updates).collect()
+        self.weights().iter().chain(&self.bias).chain(updates).collect()
+    }
+
+    /// The parameters that make up the weight.
+    fn weights(&self) -> &[Tensor] {
+        if self.parts.is_empty() { std::slice::from_ref(&self.weight) } else { &self.parts }
+    }
+
+    fn trains_weight(&self) -> bool {
+        self.weights().iter().any(Tensor::track_op)
     }
 
     /// The same map with contiguous parameters.
     pub(super) fn contiguous(&self) -> Result<Self> {
-        let mut parameters = self.parameters().into_iter().skip(usize::from(!self.has_tensor()));
-        if parameters.all(|parameter| parameter.is_contiguous()) {
+        let weight = [&self.weight].into_iter().take(usize::from(self.has_tensor()));
+        let others = self.parameters().into_iter().skip(self.weights().len());
+        if weight.chain(others).all(|parameter| parameter.is_contiguous()) {
             return Ok(self.clone());
         }
         let update = |update: &LowRank| -> Result<LowRank> {
@@ -274,7 +294,7 @@ impl Linear {
         let of = |packed: &Packed| {
             run(Product { bias: bias.as_deref(), ..Product::new(View::rows(x, k), x.len() / k.max(1), packed) })
         };
-        let kept = KEEP.load(Ordering::Relaxed) && !self.weight.track_op();
+        let kept = KEEP.load(Ordering::Relaxed) && !self.trains_weight();
         if kept || self.packed.get().is_some() {
             return Ok(of(&*self.packed()?));
         }
@@ -310,13 +330,21 @@ impl Linear {
     ) -> Result<()> {
         let (n, k) = self.weight.dims2()?;
         let rows = grad.len() / n.max(1);
-        if self.weight.track_op() {
+        if self.trains_weight() {
             // dW = dyᵀ x
             let dw = with_packed(|packed| {
                 packed.fill(View::rows(x, k), rows, k, act);
                 Product::new(View::turned(grad, n), n, packed).make()
             });
-            parameters.give(&self.weight, dw)?;
+            let dw = Tensor::from_vec(dw, (n, k), self.weight.device())?;
+            let mut first = 0;
+            for part in self.weights() {
+                let rows = part.dim(0)?;
+                if part.track_op() {
+                    parameters.give_tensor(part, dw.narrow(0, first, rows)?)?;
+                }
+                first += rows;
+            }
         }
         match &self.bias {
             Some(bias) if bias.track_op() => parameters.give(bias, columns::sum(grad, n)),

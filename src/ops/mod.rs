@@ -37,7 +37,7 @@ pub mod unfold;
 
 pub use activation::Activation;
 pub use attention::{Places, at_places, attention, self_attention, self_attention_at};
-pub use chain::mlp;
+pub use chain::{Bypass, branch, mlp, rejoin};
 pub use channels::{gate_channels, mean_pixels};
 pub use conv::conv;
 pub use depthwise::depthwise;

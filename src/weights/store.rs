@@ -287,7 +287,10 @@ impl Params<'_> {
     ) -> Result<Linear> {
         let name = format!("{name}.weight");
         let full = self.full(&name);
-        let make = || Ok(Linear::new(self.get(&name, &[outputs, inputs])?, None));
+        let make = || match self.trained_parts(&full, outputs, inputs)? {
+            Some(parts) => Ok(Linear::stacked(parts)?),
+            None => Ok(Linear::new(self.get(&name, &[outputs, inputs])?, None)),
+        };
         let (Some(trained), Some(recipe)) = (&self.store.trained, self.store.layout.recipe(&full)) else {
             return Ok(make()?.with_bias(bias()?));
         };
@@ -297,6 +300,28 @@ impl Params<'_> {
             false => trained.frozen_linear(&full, make)?,
         };
         Ok(linear.with_bias(bias()?).with_low_rank(self.low_rank(&recipe, trained)?))
+    }
+
+    /// The parameters that make up a weight one below the other, if one of them is trained.
+    fn trained_parts(&self, full: &str, outputs: usize, inputs: usize) -> Result<Option<Vec<Tensor>>> {
+        let (Some(trained), Some(recipe)) = (&self.store.trained, self.store.layout.recipe(full)) else {
+            return Ok(None);
+        };
+        if recipe.form != Form::Stacked || !recipe.names.iter().any(|name| trained.vars.contains_key(name)) {
+            return Ok(None);
+        }
+        let mut parts = Vec::new();
+        for name in &recipe.names {
+            parts.extend(self.store.tensor(name, self.view)?);
+        }
+        let rows: usize =
+            parts.iter().filter(|part| part.dims().last() == Some(&inputs)).map(|part| part.dims()[0]).sum();
+        if parts.len() != recipe.names.len() || rows != outputs || parts.iter().any(|part| part.rank() != 2) {
+            // The whole weight says what is wrong with it.
+            return Ok(None);
+        }
+        self.store.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names);
+        Ok(Some(parts))
     }
 
     /// The same for a map that many rows go through: see [`Params::compact`].
