@@ -130,6 +130,16 @@ impl LabelArgs {
         }
     }
 
+    /// The labels, if the command line gives any, else the classes that a model was tuned on.
+    fn labels_or(&self, tuned: Option<&Tuned>, templates: &TemplateSet) -> Result<Option<Vec<String>>> {
+        let said = self.gives_labels() || self.templates.is_some() || self.class_prompts.is_some();
+        match tuned {
+            // What its prompts are kept in may name more classes, or in another way.
+            Some(tuned) if !said => Ok(Some(tuned.classes().to_vec())),
+            _ => Ok(self.labels(templates)?.or_else(|| tuned.map(|tuned| tuned.classes().to_vec()))),
+        }
+    }
+
     /// Whether the command line gives labels themselves.
     pub(in crate::commands) fn gives_labels(&self) -> bool {
         self.labels.is_some() || self.labels_file.is_some()
@@ -181,7 +191,7 @@ impl Zeroshot {
         self.images.check_stdin(&[])?;
         let tuned = Tuned::find(&self.model)?;
         let templates = self.labels.templates_or(tuned.as_ref())?;
-        let labels = self.labels.labels(&templates)?.or_else(|| tuned.as_ref().map(|tuned| tuned.classes().to_vec()));
+        let labels = self.labels.labels_or(tuned.as_ref(), &templates)?;
         let labels = labels.ok_or_else(|| {
             Error::usage("no labels given").hint("name them with --labels cat,dog or --labels-file FILE")
         })?;

@@ -50,7 +50,7 @@ fn a_run_says_its_own_input_size() {
         assert_eq!(info.code, Some(0), "{name}: {}", info.stderr);
         let info: Value = serde_json::from_slice(&info.stdout).unwrap();
         let side: u64 = side.parse().unwrap();
-        assert_eq!(info["image_size"], serde_json::json!([side, side]), "{name}");
+        assert_eq!(info["files"]["image_size"], serde_json::json!([side, side]), "{name}");
     }
     // What open_clip builds by timm's names alone must be told.
     let said = run(
