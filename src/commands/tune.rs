@@ -31,7 +31,7 @@ halves (where the method can) and their harmonic mean.
 Examples:
   clip-cli tune --method coop --data clothing10/train --shots 16 --output run
   clip-cli tune --method tip --data pets/train --eval-data pets/test --seeds 1,2,3 --output run
-  clip-cli tune --method tip-f --data pets/train --eval-data pets/test --shots 1,2,4,8,16 --output run
+  clip-cli tune --method tip-f --data pets/train --shots 1,2,4,8,16 --output run
   clip-cli tune --method kgcoop --data split_zhou_Caltech101.json --split base --output run
   clip-cli zeroshot --model run photos/
   clip-cli tune --list-methods")]
