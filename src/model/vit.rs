@@ -189,14 +189,14 @@ enum Patch {
     /// One matrix for each patch.
     Matrix(Linear),
     /// A few convolutions, where the checkpoint has them.
-    Stem(ConvStem),
+    Stem(Box<ConvStem>),
 }
 
 impl Patch {
     fn load(params: &Params<'_>, spec: &VitSpec) -> Result<Self> {
         let (width, patch) = (spec.blocks.width, spec.patch);
         if params.has("stem.0.conv.weight") {
-            return Ok(Self::Stem(ConvStem::load(&params.sub("stem"), width)?));
+            return Ok(Self::Stem(Box::new(ConvStem::load(&params.sub("stem"), width)?)));
         }
         let inputs = 3 * patch * patch;
         let kernel = match spec.patch_matrix {

@@ -36,7 +36,8 @@ fn curves(method: &str, rounds: &[Round]) -> Vec<Line> {
             sets.push(&judged.name);
         }
     });
-    let classifiers: [(&str, fn(&Judged) -> Option<&Answers>); 3] = [
+    type Of = fn(&Judged) -> Option<&Answers>;
+    let classifiers: [(&str, Of); 3] = [
         ("zero-shot", |judged| Some(&judged.zero_shot)),
         ("linear probe", |judged| judged.probe.as_ref()),
         (method, |judged| Some(&judged.method)),

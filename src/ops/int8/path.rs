@@ -32,6 +32,7 @@ impl Path {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2"),
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Self::Vnni => super::vnni::is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => super::amx::is_available(),
@@ -74,10 +75,11 @@ impl Kernel {
     pub(super) fn sums(&self, strip: &Strip, pair: &[Line], out: &mut Sums) {
         match self {
             Self::Portable => portable::sums(strip, pair, out),
-            // SAFETY (both): `new` has seen that the processor has these instructions.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` has seen that the processor has these instructions.
             Self::Avx2 => unsafe { super::avx2::sums(strip, pair, out) },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Self::Vnni => unsafe { super::vnni::sums(strip, pair, out) },
             #[cfg(target_arch = "x86_64")]
             Self::Amx(tiles) => tiles.sums(strip, pair, out),
