@@ -43,10 +43,11 @@ fn a_run_says_its_own_input_size() {
     for (name, side) in models {
         let model = if name == "builtin" { name.to_owned() } else { golden(name) };
         let own = ["--model", &model, "--image-size", side];
-        run(&sandbox, &[&own[..], &["--train", "text", "--output", name]].concat());
+        let run_name = &format!("run-{name}");
+        run(&sandbox, &[&own[..], &["--train", "text", "--output", run_name]].concat());
         // The image tower is as it was: at that size, and without its being named again.
-        assert_eq!(embedding(&sandbox, &["--model", name]), embedding(&sandbox, &own), "{name}");
-        let info = sandbox.run(&["models", "info", name]);
+        assert_eq!(embedding(&sandbox, &["--model", run_name]), embedding(&sandbox, &own), "{name}");
+        let info = sandbox.run(&["models", "info", run_name]);
         assert_eq!(info.code, Some(0), "{name}: {}", info.stderr);
         let info: Value = serde_json::from_slice(&info.stdout).unwrap();
         let side: u64 = side.parse().unwrap();
