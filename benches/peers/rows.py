@@ -59,7 +59,8 @@ def forward(c, side, model, tower, batches, cases, threads=None, extra=()):
     if side.startswith("clip-cli"):
         command = [c.forward, tower, batches, "--model", source, "--quiet", *rest]
         command += ["--precision", "int8"] if side == "clip-cli-int8" else []
-        return Process("clip-cli", command, cases)
+        # As the program sets it for itself.
+        return Process("clip-cli", command, cases, environment={"MIMALLOC_PURGE_DELAY": "-1"})
     given = other if side == "open_clip" else source
     exports = "-" if side in TORCH else prepare.exports(c.work / "exports", source, tower)
     return Process(side, [sys.executable, "-m", "peers.forward", side, tower, given, exports, batches, *rest], cases)
