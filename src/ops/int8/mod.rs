@@ -6,11 +6,11 @@
 //!
 //! A row `x` becomes `s · q`. Its scale `s` follows from its largest number or, where a few channels are far larger than
 //! the others, from its mean magnitude; those channels then take 15 bits, `q = low + 128 · high`, of which the
-//! second part is zero in almost all channels and is multiplied only where it is not ([`rows`]). The idea of keeping a
+//! second part is zero in almost all channels and is multiplied only where it is not (`rows`). The idea of keeping a
 //! few channels apart is LLM.int8()'s (Dettmers et al. 2022, arXiv:2208.07339), which keeps them in half precision.
 //!
-//! One file an instruction set; they share the layouts of weights ([`weight`]) and rows, and what is done with sums
-//! ([`product`]).
+//! One file an instruction set; they share the layouts of weights (`weight`) and rows, and what is done with sums
+//! (`product`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
