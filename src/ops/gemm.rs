@@ -5,10 +5,9 @@
 //! `k` in order by one chain of multiply-adds. So a row's result does not depend on how many rows there are or which
 //! thread computes it.
 
-use super::layer_norm::normalize_row;
+pub use super::layer_norm::Norm;
 use super::pack::pack_tile;
 pub use super::pack::{Packed, View};
-use super::scratch::{Buffer, buffer};
 use super::tile::{Block, Finish, Out, ROWS};
 use super::{Activation, pool};
 use rten_simd::SimdOp;
@@ -41,31 +40,6 @@ pub struct Product<'a> {
     pub scale: f32,
     /// What all that is added to.
     pub onto: Onto<'a>,
-}
-
-/// A layer norm: weight and bias of `k` numbers, and what is added to the variance.
-#[derive(Clone, Copy)]
-pub struct Norm<'a> {
-    /// The scale.
-    pub weight: &'a [f32],
-    /// The shift.
-    pub bias: &'a [f32],
-    /// Added to the variance.
-    pub eps: f64,
-}
-
-impl Norm<'_> {
-    /// Rows that are normalised beforehand.
-    pub(super) fn rows(self, x: &[f32]) -> Buffer {
-        let mut out = buffer(x.len());
-        let len = NORMED_ROWS * self.weight.len().max(1);
-        pool::chunks(&mut out, len, |i, rows| {
-            rows.copy_from_slice(&x[i * len..][..rows.len()]);
-            let rows = rows.chunks_mut(self.weight.len().max(1));
-            rows.for_each(|row| normalize_row(row, self.weight, self.bias, self.eps));
-        });
-        out
-    }
 }
 
 /// What a product is added to.
@@ -194,8 +168,7 @@ impl<'a> Product<'a> {
         let Some(norm) = self.norm else { return pack_tile(a, first, rows, ROWS, k, tile) };
         lines.resize(ROWS * k, 0.0);
         for (r, line) in lines.chunks_mut(k.max(1)).enumerate().take(rows) {
-            line.copy_from_slice(&a.data[(first + r) * a.row_stride..][..k]);
-            normalize_row(line, norm.weight, norm.bias, norm.eps);
+            norm.row(&a.data[(first + r) * a.row_stride..][..k], line);
         }
         pack_tile(View::rows(lines, k), 0, rows, ROWS, k, tile);
     }
@@ -207,8 +180,6 @@ pub(super) fn matmul_block(a: &[f32], b: &Packed, bias: Option<&[f32]>, act: Act
     Product { bias, act, ..Product::new(View::rows(a, k), out.len() / n.max(1), b) }.run_here(out, n);
 }
 
-/// How many rows one thread normalises at a time.
-const NORMED_ROWS: usize = 16;
 /// Below this many multiply-adds a product stays on the calling thread.
 const SMALL: usize = 1 << 15;
 

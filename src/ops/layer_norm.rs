@@ -1,5 +1,6 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton 2016).
 
+use super::scratch::{Buffer, buffer};
 use super::{is_fused, pool, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rten_simd::{Isa, SimdOp};
@@ -54,12 +55,13 @@ impl CustomOp3 for Fused {
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (weight, bias) = (slice(w, lw)?, slice(b, lb)?);
-        let mut out = slice(x, lx)?.to_vec();
+        let x = slice(x, lx)?;
         let width = weight.len();
         if bias.len() != width || lx.dims().last() != Some(&width) {
             candle_core::bail!("layer norm of width {width} on input {:?}", lx.dims());
         }
-        normalize_rows(&mut out, weight, bias, self.eps);
+        let mut out = vec![0.0; x.len()];
+        Norm { weight, bias, eps: self.eps }.write(x, &mut out);
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }
 
@@ -89,25 +91,48 @@ impl CustomOp3 for Fused {
 /// How many rows one thread takes at a time.
 const ROWS: usize = 16;
 
-/// Normalises rows in place.
-pub(super) fn normalize_rows(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
-    let width = weight.len();
-    pool::chunks(x, ROWS * width, |_, rows| {
-        rows.chunks_mut(width).for_each(|row| normalize_row(row, weight, bias, eps));
-    });
+/// A layer norm of plain numbers: weight and bias, as long as a row, and what is added to the variance.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// The scale.
+    pub weight: &'a [f32],
+    /// The shift.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f64,
 }
 
-/// Normalises one row in place.
-pub(super) fn normalize_row(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
-    let (mean, scale) = statistics(row, eps);
-    let options = NormalizeOptions {
-        pre_scale_bias: mean,
-        scale,
-        element_scale: Some(weight),
-        element_bias: Some(bias),
-        ..Default::default()
-    };
-    Normalize::new_mut(row, options).dispatch();
+impl Norm<'_> {
+    /// Writes a row as it is normalised.
+    pub(super) fn row(self, x: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(x);
+        let (mean, scale) = statistics(out, self.eps);
+        let options = NormalizeOptions {
+            pre_scale_bias: mean,
+            scale,
+            element_scale: Some(self.weight),
+            element_bias: Some(self.bias),
+            ..Default::default()
+        };
+        Normalize::new_mut(out, options).dispatch();
+    }
+
+    /// Writes rows as they are normalised, on the pool.
+    pub(super) fn write(self, x: &[f32], out: &mut [f32]) {
+        let width = self.weight.len().max(1);
+        let len = ROWS * width;
+        pool::chunks(out, len, |i, out| {
+            let rows = x[i * len..].chunks(width).zip(out.chunks_mut(width));
+            rows.for_each(|(x, out)| self.row(x, out));
+        });
+    }
+
+    /// The same rows for a moment.
+    pub(super) fn rows(self, x: &[f32]) -> Buffer {
+        let mut out = buffer(x.len());
+        self.write(x, &mut out);
+        out
+    }
 }
 
 /// The mean of a row and one over its standard deviation.

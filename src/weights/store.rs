@@ -287,27 +287,24 @@ impl Params<'_> {
     ) -> Result<Linear> {
         let name = format!("{name}.weight");
         let full = self.full(&name);
-        let make = || match self.trained_parts(&full, outputs, inputs)? {
-            Some(parts) => Ok(Linear::stacked(parts)?),
-            None => Ok(Linear::new(self.get(&name, &[outputs, inputs])?, None)),
-        };
+        let make = || Ok(Linear::new(self.get(&name, &[outputs, inputs])?, None));
         let (Some(trained), Some(recipe)) = (&self.store.trained, self.store.layout.recipe(&full)) else {
             return Ok(make()?.with_bias(bias()?));
         };
         let linear = match recipe.names.iter().any(|name| trained.vars.contains_key(name)) {
-            true => make()?,
+            true => match self.parts(&recipe, outputs, inputs)? {
+                Some(parts) => Linear::stacked(parts)?,
+                None => make()?,
+            },
             // Packed once, though towers are built at each step.
             false => trained.frozen_linear(&full, make)?,
         };
         Ok(linear.with_bias(bias()?).with_low_rank(self.low_rank(&recipe, trained)?))
     }
 
-    /// The parameters that make up a weight one below the other, if one of them is trained.
-    fn trained_parts(&self, full: &str, outputs: usize, inputs: usize) -> Result<Option<Vec<Tensor>>> {
-        let (Some(trained), Some(recipe)) = (&self.store.trained, self.store.layout.recipe(full)) else {
-            return Ok(None);
-        };
-        if recipe.form != Form::Stacked || !recipe.names.iter().any(|name| trained.vars.contains_key(name)) {
+    /// The parameters that make up a weight one below the other, if it is made of several and they fit.
+    fn parts(&self, recipe: &Recipe, outputs: usize, inputs: usize) -> Result<Option<Vec<Tensor>>> {
+        if recipe.form != Form::Stacked {
             return Ok(None);
         }
         let mut parts = Vec::new();
@@ -320,7 +317,7 @@ impl Params<'_> {
             // The whole weight says what is wrong with it.
             return Ok(None);
         }
-        self.store.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names);
+        self.store.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names.clone());
         Ok(Some(parts))
     }
 

@@ -3,7 +3,6 @@
 use super::round::quantize;
 use super::{GROUP, LINE, Line, STRIP, TILE};
 use crate::ops::gemm::Norm;
-use crate::ops::layer_norm::normalize_row;
 use crate::ops::pool;
 use std::cell::RefCell;
 
@@ -91,8 +90,7 @@ impl Strip {
         self.line.resize(if norm.is_some() { k } else { 0 }, 0.0);
         for (row, mut x) in x.chunks(k).enumerate() {
             if let Some(norm) = norm {
-                self.line.copy_from_slice(x);
-                normalize_row(&mut self.line, norm.weight, norm.bias, norm.eps);
+                norm.row(x, &mut self.line);
                 x = &self.line;
             }
             let (tile, line) = (row / height, row % height);
