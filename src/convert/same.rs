@@ -71,7 +71,12 @@ fn resize_processor(processor: &mut Value, old: usize, side: usize) {
             let edge = size["shortest_edge"].as_u64().unwrap_or_default() as usize;
             size["shortest_edge"] = (edge * side / old).into();
         }
-        Some(size) => *size = both.clone(),
+        Some(size) => {
+            for key in ["height", "width"] {
+                let own = size.get(key).and_then(Value::as_u64).map_or(side, |own| own as usize * side / old);
+                size[key] = own.into();
+            }
+        }
         None => {}
     }
     if let Some(crop) = processor.get_mut("crop_size") {

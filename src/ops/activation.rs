@@ -1,10 +1,11 @@
 //! The point-wise functions between two linear maps.
 
+use super::sigmoid::{Sigmoid, Swish, TanhGelu};
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
-use rten_vecmath::{ApproxGelu, Erf, Exp, Gelu, Sigmoid, Silu, Swish, Tanh};
+use rten_vecmath::{Erf, Exp, Gelu, Tanh};
 
 /// A point-wise function, named as checkpoints name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,63 +69,33 @@ impl Activation {
 
     /// Applies the function to every number, in place.
     pub fn apply(self, x: &mut [f32]) {
-        match self {
-            Self::Identity => {}
-            Self::QuickGelu => Swish { alpha: QUICK as f32 }.map_mut(x),
-            Self::GeluErf => Gelu {}.map_mut(x),
-            Self::GeluTanh => ApproxGelu {}.map_mut(x),
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
-            Self::Relu6 => x.iter_mut().for_each(|x| *x = x.clamp(0.0, 6.0)),
-            Self::Silu => Silu {}.map_mut(x),
-            Self::Tanh => Tanh {}.map_mut(x),
-            Self::Sigmoid => Sigmoid {}.map_mut(x),
+        if self != Self::Identity {
+            self.choose(Everywhere(x));
         }
     }
 
-    /// The same as [`Activation::apply`] on whole registers, within a kernel.
+    /// The same on whole registers, within a kernel.
     #[inline(always)]
     pub(super) fn apply_vectors<I: Isa>(self, isa: I, x: &mut [f32]) {
         debug_assert!(x.len().is_multiple_of(isa.f32().len()));
+        if self != Self::Identity {
+            self.choose(Registers(isa, x));
+        }
+    }
+
+    /// Calls `with` with the function.
+    #[inline(always)]
+    pub(super) fn choose<W: With>(self, with: W) {
         match self {
-            Self::Identity => {}
-            Self::QuickGelu => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| Swish { alpha: QUICK as f32 }.eval(isa, x),
-            ),
-            Self::GeluErf => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| Gelu {}.eval(isa, x),
-            ),
-            Self::GeluTanh => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| ApproxGelu {}.eval(isa, x),
-            ),
-            Self::Silu => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| Silu {}.eval(isa, x),
-            ),
-            Self::Tanh => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| Tanh {}.eval(isa, x),
-            ),
-            Self::Sigmoid => each(
-                isa,
-                x,
-                #[inline(always)]
-                |x| Sigmoid {}.eval(isa, x),
-            ),
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
-            Self::Relu6 => x.iter_mut().for_each(|x| *x = x.clamp(0.0, 6.0)),
+            Self::Identity => with.call(Same),
+            Self::QuickGelu => with.call(Swish(QUICK as f32)),
+            Self::GeluErf => with.call(Gelu {}),
+            Self::GeluTanh => with.call(TanhGelu),
+            Self::Relu => with.call(Clamp(f32::INFINITY)),
+            Self::Relu6 => with.call(Clamp(6.0)),
+            Self::Silu => with.call(Swish(1.0)),
+            Self::Tanh => with.call(Tanh {}),
+            Self::Sigmoid => with.call(Sigmoid),
         }
     }
 
@@ -183,12 +154,51 @@ impl Activation {
     }
 }
 
-/// Replaces each of whole registers by `f` of it.
-#[inline(always)]
-fn each<I: Isa>(isa: I, x: &mut [f32], f: impl Fn(I::F32) -> I::F32) {
-    let ops = isa.f32();
-    for x in x.chunks_exact_mut(ops.len()) {
-        ops.store(f(ops.load(x)), x);
+/// What is done with a function, compiled for each.
+pub(super) trait With {
+    /// Does it.
+    fn call(self, f: impl SimdUnaryOp<f32>);
+}
+
+/// Replaces each number.
+struct Everywhere<'a>(&'a mut [f32]);
+
+impl With for Everywhere<'_> {
+    fn call(self, f: impl SimdUnaryOp<f32>) {
+        f.map_mut(self.0);
+    }
+}
+
+/// Replaces each of whole registers.
+struct Registers<'a, I>(I, &'a mut [f32]);
+
+impl<I: Isa> With for Registers<'_, I> {
+    #[inline(always)]
+    fn call(self, f: impl SimdUnaryOp<f32>) {
+        let ops = self.0.f32();
+        for x in self.1.chunks_exact_mut(ops.len()) {
+            ops.store(f.eval(self.0, ops.load(x)), x);
+        }
+    }
+}
+
+struct Same;
+
+impl SimdUnaryOp<f32> for Same {
+    #[inline(always)]
+    fn eval<I: Isa>(&self, _: I, x: I::F32) -> I::F32 {
+        x
+    }
+}
+
+/// Between zero and this.
+struct Clamp(f32);
+
+impl SimdUnaryOp<f32> for Clamp {
+    #[inline(always)]
+    fn eval<I: Isa>(&self, isa: I, x: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        ops.min(ops.max(x, ops.zero()), ops.splat(self.0))
     }
 }
 
@@ -213,7 +223,7 @@ impl SimdOp for Backward<'_> {
                 let alpha = ops.splat(if self.act == Activation::Silu { 1.0 } else { QUICK as f32 });
                 self.each(isa, |x, g| {
                     let x = ops.mul(alpha, x);
-                    let s = Sigmoid::apply(isa, x);
+                    let s = Sigmoid.eval(isa, x);
                     ops.mul(g, ops.mul(s, ops.mul_add(x, ops.sub(one, s), one)))
                 });
             }
@@ -242,7 +252,7 @@ impl SimdOp for Backward<'_> {
                 ops.mul(g, ops.sub(one, ops.mul(t, t)))
             }),
             Activation::Sigmoid => self.each(isa, |x, g| {
-                let s = Sigmoid::apply(isa, x);
+                let s = Sigmoid.eval(isa, x);
                 ops.mul(g, ops.mul(s, ops.sub(one, s)))
             }),
             Activation::Relu => {

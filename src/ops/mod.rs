@@ -22,14 +22,17 @@ pub mod gradients;
 pub mod int8;
 pub mod layer_norm;
 pub mod linear;
+mod lines;
 pub mod low_rank;
 pub mod mask;
 pub mod normalize;
 pub mod optim;
+
 mod pack;
 pub mod pool;
 pub mod rope;
 mod scratch;
+mod sigmoid;
 pub mod softmax;
 mod team;
 mod tile;

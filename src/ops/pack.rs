@@ -1,11 +1,9 @@
 //! Matrices laid out for the kernel of [`super::gemm`].
 
+use super::lines::Lines;
 use super::{Activation, pool};
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
 /// A strided matrix in memory: element (row, column) is at `row * row_stride + column * column_stride`.
 #[derive(Clone, Copy)]
@@ -37,7 +35,7 @@ pub struct Packed {
     pub(super) k: usize,
     pub(super) n: usize,
     pub(super) width: usize,
-    pub(super) panels: Lines,
+    pub(super) panels: Lines<f32>,
 }
 
 impl Default for Packed {
@@ -210,95 +208,4 @@ fn panel_width() -> usize {
     }
     static WIDTH: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *WIDTH.get_or_init(|| Width.dispatch())
-}
-
-/// Numbers that begin on a cache line, so that no vector of a panel lies on two; large ones on large pages where the
-/// system has them, which come faster and need fewer translations.
-#[derive(Debug)]
-pub(super) struct Lines {
-    start: NonNull<f32>,
-    len: usize,
-    room: usize,
-}
-
-// SAFETY: it owns its numbers, as a `Vec` does.
-unsafe impl Send for Lines {}
-// SAFETY: as above; what is shared is only read.
-unsafe impl Sync for Lines {}
-
-#[repr(align(64))]
-#[expect(dead_code, reason = "a size and an alignment")]
-struct Line([f32; 16]);
-
-/// What large pages measure on most systems.
-const LARGE_PAGE: usize = 2 << 20;
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self { start: NonNull::dangling(), len: 0, room: 0 }
-    }
-}
-
-impl Lines {
-    fn layout(room: usize) -> Layout {
-        match Layout::array::<Line>(room.div_ceil(16)) {
-            Ok(layout) => layout,
-            // More than memory can hold.
-            Err(_) => handle_alloc_error(Layout::new::<Line>()),
-        }
-    }
-
-    /// Makes it so long, with numbers that are zero or were there before.
-    fn resize(&mut self, len: usize) {
-        if len > self.room {
-            *self = Self::default();
-            let layout = Self::layout(len);
-            // SAFETY: `len` is greater than `room`, hence not zero.
-            let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
-            self.start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-            self.room = len;
-            advise(self.start.as_ptr().cast(), layout.size());
-        }
-        self.len = len;
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        if self.room > 0 {
-            // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.room)) };
-        }
-    }
-}
-
-/// Asks for large pages before these bytes are touched.
-fn advise(start: *mut u8, len: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        let first = start.align_offset(LARGE_PAGE);
-        if len >= first + LARGE_PAGE {
-            let len = (len - first) / LARGE_PAGE * LARGE_PAGE;
-            // SAFETY: whole pages within an allocation that is ours; it is advice and changes no content.
-            unsafe { libc::madvise(start.add(first).cast(), len, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, len);
-}
-
-impl Deref for Lines {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `len` numbers are allocated and were written, with zeros at least.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl DerefMut for Lines {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and borrowed by us alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
 }

@@ -1,10 +1,10 @@
 //! Softmax over the last dimension.
 
+use super::sigmoid::FallingExp;
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
-use rten_vecmath::Exp;
 
 /// `exp(x) / Σ exp(x)` over the last dimension, shifted by the maximum.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
@@ -47,7 +47,7 @@ impl<F: Fn(usize) -> usize> SimdOp for Rows<'_, F> {
             let mut sum = ops.zero();
             for x in row.chunks_mut(ops.len()) {
                 let (value, mask) = ops.load_pad(x);
-                let value = ops.select(Exp::apply(isa, ops.sub(value, largest)), ops.zero(), mask);
+                let value = ops.select(FallingExp.eval(isa, ops.sub(value, largest)), ops.zero(), mask);
                 sum = ops.add(sum, value);
                 // SAFETY: the mask keeps the store within the chunk.
                 unsafe { ops.store_ptr_mask(value, x.as_mut_ptr(), mask) };

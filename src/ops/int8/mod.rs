@@ -28,6 +28,7 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
+use super::lines::Plain;
 pub use path::Path;
 pub use product::Product;
 pub use weight::Weight;
@@ -46,6 +47,9 @@ const GROUP: usize = 4;
 const TILE: usize = 16;
 /// The rows of a strip, two tiles, and the outputs of two panels.
 const STRIP: usize = 2 * TILE;
+
+// SAFETY: bytes, as long and aligned as a line.
+unsafe impl Plain for Line {}
 
 impl Line {
     const ZERO: Self = Self([0; LINE]);

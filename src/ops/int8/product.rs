@@ -3,8 +3,11 @@
 use super::path::{Kernel, Path};
 use super::rows::{self, Strip};
 use super::{PANEL, STRIP, Sums, TILE, Weight};
+use crate::ops::activation::With;
 use crate::ops::gemm::{Norm, Onto};
 use crate::ops::{Activation, pool};
+use rten_simd::ops::{BitOps, NumOps, ToFloat};
+use rten_simd::{Isa, SimdOp, SimdUnaryOp};
 use std::ops::Range;
 
 /// `out = onto + act(norm(x) Wᵀ + bias)`.
@@ -127,40 +130,22 @@ impl Job<'_> {
         };
         let height = strips.first().map_or(1, |strip| strip.tiles[0]);
         let kernel = Kernel::new(self.path, height);
-        let (mut sums, mut values) = (Sums([[0; WIDE]; STRIP]), Values([[0.0; WIDE]; STRIP]));
+        let mut sums = Sums([[0; WIDE]; STRIP]);
         // Few strips stay in the cache themselves, and weights pass once.
         let block = if self.strips.len() < 4 { 1 } else { (BLOCK / size_of_val(weight.pair(0))).max(1) };
         for first in self.pairs.clone().step_by(block) {
             for at in self.strips.clone() {
                 for pair in first..self.pairs.end.min(first + block) {
                     let column = pair * WIDE;
-                    let width = WIDE.min(self.out.n - column);
-                    let mut biases = [0.0; WIDE];
-                    if let Some(bias) = bias {
-                        biases[..width].copy_from_slice(&bias[column..column + width]);
-                    }
+                    let columns = column..self.out.n.min(column + WIDE);
                     let strip = &strips[at];
                     kernel.sums(strip, weight.pair(pair), &mut sums);
                     let start = at * 2 * height * self.out.n + column;
                     // SAFETY: rows and columns exist, and by the caller's promise they are ours.
-                    let (place, onto) = unsafe { (self.out.data.add(start), onto.map(|onto| onto.add(start))) };
-                    let to = Place { data: place, stride: self.out.n, width, onto };
-                    let scales = weight.pair_scales(pair);
-                    if act == Activation::Identity {
-                        // SAFETY: as above.
-                        unsafe { finish(&sums, strip, scales, &biases, to) };
-                        continue;
-                    }
-                    let data = values.0.as_mut_ptr().cast();
-                    let all = Place { data, stride: WIDE, width: WIDE, onto: None };
-                    // SAFETY: there is room for a strip.
-                    unsafe { finish(&sums, strip, scales, &biases, all) };
-                    let rows = strip.tiles[0] + strip.tiles[1];
-                    act.apply(values.0[..rows].as_flattened_mut());
-                    for (row, values) in values.0[..rows].iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe { to.write(row, |i| values[i]) };
-                    }
+                    let (data, onto) = unsafe { (self.out.data.add(start), onto.map(|onto| onto.add(start))) };
+                    let to = Place { data, stride: self.out.n, width: columns.len(), onto };
+                    let bias = bias.map(|bias| &bias[columns]);
+                    Finish { sums: &sums, strip, scales: weight.pair_scales(pair), bias, act, to }.dispatch();
                 }
             }
         }
@@ -176,82 +161,56 @@ struct Place {
     onto: Option<*const f32>,
 }
 
-impl Place {
-    /// Writes a row.
-    ///
-    /// # Safety
-    /// The row must exist and belong to the caller.
-    #[inline(always)]
-    unsafe fn write(self, row: usize, value: impl Fn(usize) -> f32) {
-        let mut values: [f32; WIDE] = std::array::from_fn(value);
-        let at = row * self.stride;
-        if let Some(onto) = self.onto {
-            // SAFETY: the caller's promise, here and below.
-            let onto = unsafe { std::slice::from_raw_parts(onto.add(at), self.width) };
-            match <&[f32; WIDE]>::try_from(onto) {
-                Ok(onto) => (0..WIDE).for_each(|i| values[i] += onto[i]),
-                Err(_) => values.iter_mut().zip(onto).for_each(|(value, onto)| *value += onto),
-            }
-        }
-        // SAFETY: as above; what it is added to was read before.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.width) };
-        match <&mut [f32; WIDE]>::try_from(&mut *out) {
-            Ok(out) => *out = values,
-            Err(_) => out.copy_from_slice(&values[..self.width]),
-        }
-    }
-}
-
 /// The outputs of a pair of panels.
 const WIDE: usize = 2 * PANEL;
 
-/// What a strip's sums stand for, row after row.
-#[repr(C, align(64))]
-struct Values([[f32; WIDE]; STRIP]);
+/// Makes numbers of a strip's sums, which must have a place for each.
+struct Finish<'a> {
+    sums: &'a Sums,
+    strip: &'a Strip,
+    scales: &'a [f32],
+    bias: Option<&'a [f32]>,
+    act: Activation,
+    to: Place,
+}
 
-/// Makes numbers of sums.
-///
-/// # Safety
-/// The strip's rows must exist where they go, and belong to the caller.
-unsafe fn finish(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
-    // SAFETY: the processor has these instructions; the rest is the caller's promise.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        if is_x86_feature_detected!("avx512f") {
-            return finish_avx512(sums, strip, scales, bias, to);
-        }
-        if is_x86_feature_detected!("avx2") {
-            return finish_avx2(sums, strip, scales, bias, to);
-        }
+impl SimdOp for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.act.choose(Numbers(isa, self));
     }
-    // SAFETY: the caller's promise.
-    unsafe { finish_any(sums, strip, scales, bias, to) };
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn finish_avx512(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
-    // SAFETY: the caller's promise.
-    unsafe { finish_any(sums, strip, scales, bias, to) };
-}
+struct Numbers<'a, I>(I, Finish<'a>);
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn finish_avx2(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
-    // SAFETY: the caller's promise.
-    unsafe { finish_any(sums, strip, scales, bias, to) };
-}
-
-/// The same in plain Rust, which the compiler makes vectors of.
-#[inline(always)]
-unsafe fn finish_any(sums: &Sums, strip: &Strip, scales: &[f32], bias: &[f32; WIDE], to: Place) {
-    let Ok(scales) = <&[f32; WIDE]>::try_from(scales) else { return };
-    let rows = (0..strip.tiles[0]).chain(TILE..TILE + strip.tiles[1]);
-    for (at, row) in rows.enumerate() {
-        // Weights are kept plus 128.
-        let (scale, excess) = (strip.scales[row], strip.totals[row].wrapping_mul(128));
-        let sums = &sums.0[row];
-        // SAFETY: the caller's promise.
-        unsafe { to.write(at, |i| sums[i].wrapping_sub(excess) as f32 * (scale * scales[i]) + bias[i]) };
+impl<I: Isa> With for Numbers<'_, I> {
+    #[inline(always)]
+    fn call(self, f: impl SimdUnaryOp<f32>) {
+        let Self(isa, Finish { sums, strip, scales, bias, to, .. }) = self;
+        let (ops, ints) = (isa.f32(), isa.i32());
+        for start in (0..to.width).step_by(ops.len()) {
+            let columns = start..to.width.min(start + ops.len());
+            let mask = ops.first_n_mask(columns.len());
+            let scales = ops.load_pad(&scales[columns.clone()]).0;
+            let bias = bias.map_or_else(|| ops.zero(), |bias| ops.load_pad(&bias[columns]).0);
+            let rows = (0..strip.tiles[0]).chain(TILE..TILE + strip.tiles[1]);
+            for (at, row) in rows.enumerate() {
+                // Weights are kept plus 128.
+                let excess = ints.splat(strip.totals[row].wrapping_mul(128));
+                let sum = ints.to_float(ints.sub(ints.load(&sums.0[row][start..]), excess));
+                let scale = ops.mul(ops.splat(strip.scales[row]), scales);
+                let mut value = f.eval(isa, ops.add(ops.mul(sum, scale), bias));
+                let at = at * to.stride + start;
+                // SAFETY: row and columns exist, and `Job::run`'s caller made them ours; the mask keeps to the columns.
+                unsafe {
+                    if let Some(onto) = to.onto {
+                        value = ops.add(value, ops.load_ptr_mask(onto.add(at), mask));
+                    }
+                    ops.store_ptr_mask(value, to.data.add(at), mask);
+                }
+            }
+        }
     }
 }

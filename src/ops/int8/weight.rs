@@ -1,6 +1,7 @@
 //! Weights as 8-bit integers, laid out for the kernels.
 
 use super::{GROUP, LINE, Line, PANEL};
+use crate::ops::lines::Lines;
 use crate::ops::pool;
 
 /// A weight (outputs, inputs) as integers with one scale an output: `w[n][k] = scale[n] · q[n][k]`, `|q| ≤ 127`.
@@ -10,7 +11,7 @@ use crate::ops::pool;
 pub struct Weight {
     n: usize,
     k: usize,
-    lines: Vec<Line>,
+    lines: Lines<Line>,
     scales: Vec<f32>,
 }
 
@@ -30,8 +31,9 @@ impl Weight {
         let largest = |row: &[f32]| row.iter().fold(0f32, |most, w| most.max(w.abs()));
         let mut scales: Vec<f32> = weight.chunks(k).map(|row| largest(row) / 127.0).collect();
         scales.resize(panels * PANEL, 0.0);
-        let mut lines = vec![Line([128; LINE]); panels * groups];
+        let mut lines = Lines::zeros(panels * groups);
         pool::chunks(&mut lines, groups, |panel, lines| {
+            lines.fill(Line([128; LINE]));
             for (column, row) in weight.chunks(k).skip(panel * PANEL).take(PANEL).enumerate() {
                 let inverse = 1.0 / scales[panel * PANEL + column];
                 // A row of zeros, or of numbers so small that they have no inverse, stays zero.

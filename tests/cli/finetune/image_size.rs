@@ -38,6 +38,7 @@ fn a_run_says_its_own_input_size() {
         ("open_clip-siglip", "64"),
         ("custom-text-dinov2", "56"),
         ("custom-text-effnet", "64"),
+        ("hf-align", "64"),
         ("builtin", "64"),
     ];
     for (name, side) in models {
