@@ -250,7 +250,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", default="1e-5")
-    parser.add_argument("--pick", nargs="*", help="of the objectives, those with these names")
+    parser.add_argument("--pick", nargs="*", help="of the rows, those with these names")
     parser.add_argument("--only", nargs="*", default=["objectives", "what", "pair", "clothing"])
     parser.add_argument("--clothing", type=lambda path: pathlib.Path(path).resolve())
     parser.add_argument("--elsewhere", type=lambda path: pathlib.Path(path).resolve())
@@ -259,19 +259,19 @@ def main():
     arguments = parser.parse_args()
     (arguments.work / "runs").mkdir(parents=True, exist_ok=True)
     report = Report(arguments)
+    picked = lambda rows: [row for row in rows if not arguments.pick or row[0] in arguments.pick]
     figure = lambda name: arguments.figures and arguments.figures / f"finetuning-{name}.svg"
     if "objectives" in arguments.only:
-        wanted = [row for row in OBJECTIVES if not arguments.pick or row[0] in arguments.pick]
-        report.table("Objectives, image tower locked", wanted, ["--train", "text"], figure=figure("objectives"))
+        report.table("Objectives, image tower locked", picked(OBJECTIVES), ["--train", "text"], figure=figure("objectives"))
     if "what" in arguments.only:
-        report.table("What is trained", WHAT, [], figure=figure("what"))
+        report.table("What is trained", picked(WHAT), [], figure=figure("what"))
     if "pair" in arguments.only and arguments.text_model:
         dual = arguments.work / "dual"
         if not dual.exists():
             run(report.binary, "models", "assemble", "--image", "builtin", "--text", arguments.text_model, "--dim", "256",
                 "--output", str(dual))
         extra = ["--model", str(dual), "--train", "projections", "--lr", "1e-3", "--epochs", "8", "--no-retention"]
-        report.table("EfficientNet-Lite0 and MiniLM, new projections", PAIR, extra, str(dual))
+        report.table("EfficientNet-Lite0 and MiniLM, new projections", picked(PAIR), extra, str(dual))
     if "clothing" in arguments.only and arguments.clothing and arguments.elsewhere:
         report.clothing(arguments.clothing, arguments.elsewhere, figure("clothing"))
 

@@ -13,6 +13,7 @@ pub mod efficientnet;
 pub mod family;
 pub mod fastvit;
 pub mod files;
+mod pieces;
 pub mod positions;
 pub mod readout;
 pub mod resnet;
@@ -35,6 +36,7 @@ use convnext::ConvNext;
 use efficientnet::EfficientNet;
 use family::{Plan, TextPlan};
 use fastvit::FastVit;
+use pieces::in_pieces;
 use resnet::ResNet;
 use spec::{ImageSpec, Objective, TextTowerSpec};
 use std::path::PathBuf;
@@ -217,7 +219,13 @@ impl Clip {
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward_images(&self, pixels: &Tensor) -> Result<Tensor> {
-        self.image()?.forward_prompted(pixels, &self.image_prompts)
+        let tower = self.image()?;
+        let (items, _, height, width) = pixels.dims4()?;
+        // A convolution's work has no such unit.
+        let tokens = tower.token_count([height, width]).unwrap_or(0);
+        in_pieces(items, tokens, pixels.device(), |range| {
+            tower.forward_prompted(&pixels.narrow(0, range.start, range.len())?, &self.image_prompts)
+        })
     }
 
     /// The image tower, loaded at the first call: constants, to embed with.
@@ -328,7 +336,11 @@ impl Clip {
 
     /// Embeds token ids, rows of `len`; returns (items, `embed_dim`) row by row, not normalised.
     pub fn embed_ids(&self, ids: &[u32], len: usize) -> Result<Vec<f32>> {
-        to_rows(&self.text()?.forward(ids, len)?)
+        let tower = self.text()?;
+        let items = ids.len().checked_div(len).unwrap_or(0);
+        to_rows(&in_pieces(items, len, self.store.device(), |range| {
+            tower.forward(&ids[range.start * len..range.end * len], len)
+        })?)
     }
 
     /// Embeds texts; returns (items, `embed_dim`) row by row, not normalised, and how many texts were cut short.
@@ -365,6 +377,14 @@ impl ImageTower {
             Self::Vit(tower) => tower.forward_prompted(pixels, prompts),
             tower if prompts.is_empty() => tower.forward(pixels),
             _ => Err(Error::usage("this image tower is no transformer: learnt tokens have no place in it")),
+        }
+    }
+
+    /// How many tokens an image of this height and width is, if the tower is a transformer.
+    fn token_count(&self, size: [usize; 2]) -> Option<usize> {
+        match self {
+            Self::Vit(tower) => Some(tower.token_count(size)),
+            _ => None,
         }
     }
 

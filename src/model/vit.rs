@@ -167,6 +167,11 @@ impl Vit {
         self.blocks.layers()
     }
 
+    /// How many tokens an image of this height and width is, without learnt ones.
+    pub fn token_count(&self, [height, width]: [usize; 2]) -> usize {
+        self.lead() + (height / self.spec.patch) * (width / self.spec.patch)
+    }
+
     /// How many tokens lead the patches.
     pub fn lead(&self) -> usize {
         usize::from(self.spec.class_token)
