@@ -37,6 +37,12 @@ bench:
     cargo bench --locked --bench block
     cargo bench --locked --bench int8
 
+# Instructions of a forward on the AVX2 and portable paths, and of many images. Needs qemu-user and a C compiler.
+[group: 'measure']
+instructions +IMAGES:
+    cargo build --release --locked
+    python3 benches/instructions.py target/release/clip-cli {{IMAGES}}
+
 # What --precision int8 changes at real size: DINOv2 and MiniLM as examples/dual.py makes them, a random B/32, the built-in model.
 [group: 'measure']
 int8-quality IMAGES CAPTIONS DUAL RANDOM: python
@@ -67,6 +73,13 @@ bench-peers *OPTIONS: python
     cargo build --release --locked
     cargo bench --locked --bench forward --no-run
     .venv/bin/python benches/peers.py --write docs/performance.md {{OPTIONS}}
+
+# Forwards on a graphics card beside transformers, in f32, bf16 and f16: DEVICE is cuda or metal. Never run by us: we have no card.
+[group: 'measure']
+bench-gpu CHECKPOINT DEVICE="cuda" *OPTIONS: python
+    .venv/bin/pip install --quiet --requirement benches/requirements.txt
+    cargo bench --locked --features {{DEVICE}} --bench forward --no-run
+    .venv/bin/python benches/gpu.py {{CHECKPOINT}} --device {{DEVICE}} {{OPTIONS}}
 
 # Put the results of the README's first command into the README.
 [group: 'reference']

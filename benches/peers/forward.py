@@ -20,11 +20,14 @@ def transformers(a):
     kind = {"clip": "CLIP", "siglip": "Siglip"}[config.model_type]
     suffix = {"clip": "ModelWithProjection", "siglip": "Model"}[config.model_type]
     name = kind + {"image": "Vision", "text": "Text"}[a.tower] + suffix
-    model = getattr(transformers, name).from_pretrained(a.checkpoint).eval()
+    precision = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[a.precision]
+    model = getattr(transformers, name).from_pretrained(a.checkpoint, dtype=precision).eval().to(a.device)
 
     def run(x):
         with torch.inference_mode():
-            return model(x)
+            # Back to the processor's memory, as ours come: a call that has returned is over.
+            found = model(x.to(a.device, precision if a.tower == "image" else None))
+            return (found[0] if kind == "CLIP" else found.pooler_output).float().cpu()
 
     return run, torch.from_numpy, f"transformers {transformers.__version__}, torch {torch.__version__}"
 
@@ -112,6 +115,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="for one batch size; three calls at least, one if they are longer")
     parser.add_argument("--length", type=int, default=8, help="of captions, in tokens")
     parser.add_argument("--end", type=int, default=49407, help="the token that ends captions")
+    parser.add_argument("--device", default="cpu", help="transformers alone")
+    parser.add_argument("--precision", default="f32", choices=["f32", "bf16", "f16"], help="transformers alone")
     a = parser.parse_args()
     run, convert, version = SIDES[a.side](a)
     seconds = {}

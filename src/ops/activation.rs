@@ -300,3 +300,76 @@ impl CustomOp1 for Fused {
         Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::sets::Set;
+    use candle_core::{Device, Var};
+
+    const ALL: [Activation; 9] = [
+        Activation::Identity,
+        Activation::QuickGelu,
+        Activation::GeluErf,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+    ];
+
+    struct Whole<'a>(Activation, &'a mut [f32]);
+
+    impl SimdOp for Whole<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) {
+            self.0.apply_vectors(isa, self.1);
+        }
+    }
+
+    /// A function of some numbers and its derivative, from the composed formula in f64.
+    struct Exact {
+        y: Vec<f64>,
+        slope: Vec<f64>,
+    }
+
+    fn exact(act: Activation, x: &[f32]) -> Result<Exact> {
+        let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let var = Var::from_vec(wide, x.len(), &Device::Cpu)?;
+        let y = act.composed(&var)?;
+        let grads = y.backward()?;
+        let slope = grads.get(&var).map_or_else(|| Ok(vec![1.0; x.len()]), |grad| grad.to_vec1())?;
+        Ok(Exact { y: y.to_vec1()?, slope })
+    }
+
+    fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let error = (f64::from(*got) - want).abs();
+            assert!(error <= tolerance * want.abs().max(1.0), "{what} {i}: {got} for {want}");
+        }
+    }
+
+    #[test]
+    fn every_set_computes_the_composed_formula_and_its_derivative() -> Result<()> {
+        // None of them at a corner.
+        let x: Vec<f32> = (-480..480).map(|i| i as f32 / 40.0 + 0.003).collect();
+        for act in ALL {
+            let exact = exact(act, &x)?;
+            for set in Set::available() {
+                let mut y = x.clone();
+                set.run(Whole(act, &mut y));
+                close(&y, &exact.y, 2e-6, &format!("{act:?} {set:?}"));
+                // Odd lengths, too.
+                for len in [x.len(), x.len() - 3, 1] {
+                    let mut grad = vec![1.0; len];
+                    set.run(Backward { act, x: &x[..len], grad: &mut grad });
+                    close(&grad, &exact.slope[..len], 5e-6, &format!("{act:?}, its derivative, {set:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -32,6 +32,8 @@ mod pack;
 pub mod pool;
 pub mod rope;
 mod scratch;
+#[cfg(test)]
+mod sets;
 mod sigmoid;
 pub mod softmax;
 mod team;

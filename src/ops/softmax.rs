@@ -95,3 +95,49 @@ impl CustomOp1 for Fused {
         Ok(Some(Tensor::from_vec(out, x.shape(), x.device())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::sets::Set;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let draw = |i: u32| (i.wrapping_mul(2_654_435_761) ^ seed).wrapping_mul(2_246_822_519) >> 8;
+        (0..count as u32).map(|i| (draw(i) as f32 / (1 << 23) as f32 - 1.0) * 20.0).collect()
+    }
+
+    #[test]
+    fn every_set_computes_the_definition_and_hides_the_rest() {
+        for (set, width) in
+            Set::available().into_iter().flat_map(|set| [1, 3, 16, 17, 50, 77].map(|width| (set, width)))
+        {
+            let x = numbers(9 * width, width as u32);
+            let seen = |i: usize| 1 + i * 7 % width;
+            let mut y = x.clone();
+            set.run(Rows { x: &mut y, width, seen });
+            for (i, (x, y)) in x.chunks(width).zip(y.chunks(width)).enumerate() {
+                let (x, (y, hidden)) = (&x[..seen(i)], y.split_at(seen(i)));
+                let largest = x.iter().fold(f64::NEG_INFINITY, |most, x| most.max(f64::from(*x)));
+                let exp: Vec<f64> = x.iter().map(|x| (f64::from(*x) - largest).exp()).collect();
+                let sum: f64 = exp.iter().sum();
+                for (y, exp) in y.iter().zip(exp) {
+                    let want = exp / sum;
+                    // What is subtracted rounds once, and up to 40 counts that often in the result.
+                    assert!((f64::from(*y) - want).abs() <= 5e-6 * want, "{set:?} {width}: {y} for {want}");
+                }
+                assert!(hidden.iter().all(|y| *y == 0.0), "{set:?} {width}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_every_set_what_is_masked_by_minus_infinity_weighs_nothing() {
+        for set in Set::available() {
+            let mut x = numbers(40, 1);
+            x.iter_mut().step_by(3).for_each(|x| *x = f32::NEG_INFINITY);
+            set.run(Rows { x: &mut x, width: 20, seen: |_| 20 });
+            assert!(x.iter().step_by(3).all(|y| *y == 0.0), "{set:?}");
+            assert!(x.chunks(20).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-6), "{set:?}");
+        }
+    }
+}

@@ -193,3 +193,153 @@ impl Finish<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::lines::Lines;
+    use crate::ops::pack::{View, pack_tile};
+    use crate::ops::sets::Set;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mix = |i: u32| (i ^ i >> 15).wrapping_mul(2_246_822_519);
+        let draw = |i: u32| mix(mix(i.wrapping_mul(2_654_435_761) ^ seed << 24)) >> 8;
+        (0..count as u32).map(|i| draw(i) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    /// Panels of one set's width, with what is no number where a result must not come from.
+    fn packed(set: Set, w: &[f32], n: usize, k: usize) -> Packed {
+        let width = 2 * set.len();
+        let mut panels = Lines::zeros(n.div_ceil(width) * width * k);
+        for (at, number) in panels.iter_mut().enumerate() {
+            let (step, column) = (at / width % k, at / (width * k) * width + at % width);
+            *number = if column < n { w[column * k + step] } else { f32::NAN };
+        }
+        Packed { k, n, width, panels }
+    }
+
+    /// What a product is made of: `onto + act(scale · a wᵀ + bias)`.
+    #[derive(Clone, Copy)]
+    struct Case<'a> {
+        a: &'a [f32],
+        w: &'a [f32],
+        bias: Option<&'a [f32]>,
+        act: Activation,
+        scale: f32,
+        onto: Option<&'a [f32]>,
+        shape: (usize, usize, usize),
+    }
+
+    impl Case<'_> {
+        /// By this set's kernel, into rows `GAP` numbers longer than they need be.
+        fn multiply(self, set: Set) -> Vec<f32> {
+            let (m, n, k) = self.shape;
+            let b = packed(set, self.w, n, k);
+            let mut tiles = vec![f32::NAN; m.div_ceil(ROWS) * ROWS * k];
+            for (t, tile) in tiles.chunks_mut(ROWS * k).enumerate() {
+                pack_tile(View::rows(self.a, k), t * ROWS, ROWS.min(m - t * ROWS), ROWS, k, tile);
+            }
+            let stride = n + GAP;
+            let mut out = vec![UNTOUCHED; m * stride];
+            if let Some(onto) = self.onto {
+                for (out, onto) in out.chunks_mut(stride).zip(onto.chunks(n)) {
+                    out[..n].copy_from_slice(onto);
+                }
+            }
+            let out_onto = self.onto.map(|_| out.as_ptr());
+            let (data, panels) = (out.as_mut_ptr(), 0..n.div_ceil(b.width));
+            let finish =
+                Finish { bias: self.bias, act: self.act, scale: self.scale, onto: out_onto, out: Out { data, stride } };
+            set.run(Block { tiles: &tiles, rows: m, b: &b, panels, finish });
+            assert!(out.chunks(stride).all(|row| row[n..].iter().all(|x| *x == UNTOUCHED)), "{set:?}: beyond its row");
+            out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect()
+        }
+
+        /// By definition.
+        fn exact(self) -> Vec<f64> {
+            let (m, n, k) = self.shape;
+            let number = |at: usize| {
+                let (i, j) = (at / n, at % n);
+                let dot: f64 = (0..k).map(|l| f64::from(self.a[i * k + l]) * f64::from(self.w[j * k + l])).sum();
+                let sum = f64::from(self.scale) * dot + self.bias.map_or(0.0, |bias| f64::from(bias[j]));
+                let value = match self.act {
+                    Activation::QuickGelu => sum / (1.0 + (-1.702 * sum).exp()),
+                    Activation::Relu => sum.max(0.0),
+                    _ => sum,
+                };
+                value + self.onto.map_or(0.0, |onto| f64::from(onto[at]))
+            };
+            (0..m * n).map(number).collect()
+        }
+    }
+
+    const GAP: usize = 3;
+    const UNTOUCHED: f32 = 12_345.0;
+
+    /// At and around the sizes of tiles, vectors and panels: rows, outputs, inputs.
+    const SHAPES: [(usize, usize, usize); 14] = [
+        (1, 1, 1),
+        (2, 3, 2),
+        (3, 5, 7),
+        (4, 8, 9),
+        (5, 16, 8),
+        (7, 17, 16),
+        (8, 31, 15),
+        (9, 32, 17),
+        (13, 33, 40),
+        (14, 40, 64),
+        (15, 65, 33),
+        (29, 15, 65),
+        (43, 100, 31),
+        (70, 96, 200),
+    ];
+
+    fn each_case(mut check: impl FnMut(Case<'_>)) {
+        for shape in SHAPES {
+            let (m, n, k) = shape;
+            let (a, w, bias, onto) = (numbers(m * k, 1), numbers(n * k, 2), numbers(n, 3), numbers(m * n, 4));
+            let plain = Case { a: &a, w: &w, bias: None, act: Activation::Identity, scale: 1.0, onto: None, shape };
+            check(plain);
+            check(Case { scale: 0.3, ..plain });
+            check(Case { bias: Some(&bias), act: Activation::Relu, onto: Some(&onto), ..plain });
+            check(Case { bias: Some(&bias), act: Activation::QuickGelu, ..plain });
+        }
+    }
+
+    #[test]
+    fn every_set_multiplies_by_definition() {
+        for set in Set::available() {
+            each_case(|case| {
+                for (got, want) in case.multiply(set).into_iter().zip(case.exact()) {
+                    let error = (f64::from(got) - want).abs();
+                    assert!(error <= 1e-5, "{set:?} {:?} {:?}: {got} for {want}", case.shape, case.act);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn in_every_set_a_row_does_not_depend_on_its_neighbours() {
+        for set in Set::available() {
+            each_case(|case| {
+                let (_, n, k) = case.shape;
+                let all = case.multiply(set);
+                for (i, (row, want)) in case.a.chunks(k).zip(all.chunks(n)).enumerate() {
+                    let onto = case.onto.map(|onto| &onto[i * n..][..n]);
+                    let one = Case { a: row, onto, shape: (1, n, k), ..case };
+                    assert_eq!(one.multiply(set), want, "{set:?} {:?} row {i}", case.shape);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn sets_whose_multiply_adds_are_fused_give_the_same_bytes() {
+        let sets: Vec<Set> = Set::available().into_iter().filter(|set| set.is_fused()).collect();
+        each_case(|case| {
+            for pair in sets.windows(2) {
+                assert_eq!(case.multiply(pair[0]), case.multiply(pair[1]), "{pair:?} {:?}", case.shape);
+            }
+        });
+    }
+}
