@@ -20,8 +20,11 @@ def transformers(a):
     kind = {"clip": "CLIP", "siglip": "Siglip"}[config.model_type]
     suffix = {"clip": "ModelWithProjection", "siglip": "Model"}[config.model_type]
     name = kind + {"image": "Vision", "text": "Text"}[a.tower] + suffix
+    half = {"image": config.vision_config, "text": config.text_config}[a.tower]
+    # The tower's own default is B/32's.
+    half.projection_dim = getattr(config, "projection_dim", None)
     precision = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[a.precision]
-    model = getattr(transformers, name).from_pretrained(a.checkpoint, dtype=precision).eval().to(a.device)
+    model = getattr(transformers, name).from_pretrained(a.checkpoint, config=half, dtype=precision).eval().to(a.device)
 
     def run(x):
         with torch.inference_mode():
