@@ -47,7 +47,7 @@ WHAT = [
     ("text", ["--train", "text"]),
     ("projections", ["--train", "projections"]),
     ("layernorm", ["--train", "layernorm"]),
-    ("lora, rank 8", ["--train", "lora", "--lora-tower", "text", "--lr", "1e-4"]),
+    ("lora, rank 8", ["--train", "lora", "--lora-tower", "text", "--lr", "1e-3"]),
 ]
 
 

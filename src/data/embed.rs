@@ -8,6 +8,7 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::image::{DecodeOptions, Pixels, Preprocess, decode};
 use crate::model::spec::ImageSpec;
 use crate::model::{Clip, Readout};
+use crate::ops::turn;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -149,16 +150,18 @@ fn prepare(item: Item, preprocess: &Preprocess, options: &DecodeOptions) -> Prep
 }
 
 fn input(content: Content, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Input, ItemError> {
-    let raster = match content {
+    let bytes = match content {
         Content::Failed(error) => return Err(error),
         Content::Text(text) => return Ok(Input::Text(text)),
         Content::TextFile(path) => return read_caption(&path).map(Input::Text),
-        Content::File(path) => decode(&read_file(&path, options.max_bytes)?, options)?,
-        Content::Bytes(bytes) => decode(&bytes, options)?,
-        Content::Span(span) => decode(&span.read(options.max_bytes)?, options)?,
-        Content::Pixels(raster) => raster,
+        Content::File(path) => read_file(&path, options.max_bytes)?,
+        Content::Bytes(bytes) => bytes,
+        Content::Span(span) => span.read(options.max_bytes)?,
+        Content::Pixels(raster) => return preprocess.run(&raster).map(Input::Pixels),
     };
-    preprocess.run(&raster).map(Input::Pixels)
+    // Reading went on beside the towers; from here on there is something to compute.
+    turn::wait();
+    preprocess.run(&decode(&bytes, options)?).map(Input::Pixels)
 }
 
 /// Items that wait for their towers, and results that wait for those before them. Images and texts may alternate: each

@@ -38,6 +38,7 @@ mod sigmoid;
 pub mod softmax;
 mod team;
 mod tile;
+pub mod turn;
 pub mod unfold;
 
 pub use activation::Activation;
