@@ -8,6 +8,7 @@ of milliseconds an item, medians of all calls. Needs torch with the device, tran
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -20,9 +21,12 @@ from peers.rows import Process
 
 def sides(a, tower, precision):
     cases = {n: (f"{tower}, {precision}, batch {n}", int(n)) for n in a.batches.split(",")}
-    common = ["--seconds", a.seconds, "--precision", precision, "--device", a.device]
-    ours = [a.forward, tower, a.batches, "--model", a.checkpoint, "--quiet", *common]
+    siglip = "siglip" in json.loads((a.checkpoint / "config.json").read_text())["model_type"]
+    # Only a SigLIP text ends with another token than CLIP's.
+    common = ["--seconds", a.seconds, "--precision", precision, "--end", 1 if siglip else 49407]
+    ours = [a.forward, tower, a.batches, "--model", a.checkpoint, "--quiet", "--device", a.device, *common]
     theirs = [sys.executable, "-m", "peers.forward", "transformers", tower, a.checkpoint, "-", a.batches, *common]
+    theirs += ["--device", {"metal": "mps"}.get(a.device, a.device)]
     return [Process("clip-cli", ours, cases), Process("transformers", theirs, cases)]
 
 
@@ -40,11 +44,7 @@ def main():
     found = {}
     for tower in ("image", "text"):
         for precision in a.precisions:
-            processes = sides(a, tower, precision)
-            if a.device == "metal":
-                command = processes[1].command
-                command[command.index("metal")] = "mps"
-            measure.by_turns(processes, a.rounds, found)
+            measure.by_turns(sides(a, tower, precision), a.rounds, found)
     print(f"| {a.device} (ms an item) | clip-cli | transformers | ratio |\n|---|---|---|---|")
     for case, of in found.items():
         ours, theirs = (1e3 * statistics.median(of[side]["seconds"]) for side in ("clip-cli", "transformers"))

@@ -8,7 +8,7 @@ use crate::error::{Error, ItemError, ItemKind, Result};
 use crate::image::{DecodeOptions, Pixels, Preprocess, decode};
 use crate::model::spec::ImageSpec;
 use crate::model::{Clip, Readout};
-use crate::ops::turn;
+use crate::ops::turn::{self, Turn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -254,6 +254,7 @@ impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
         if images.is_empty() {
             return Ok(());
         }
+        let _turn = self.turn();
         let rows = self.clip.read_images(images, self.readout)?;
         self.fill(&numbers, rows);
         Ok(())
@@ -264,10 +265,16 @@ impl<F: FnMut(Embedded) -> Result<()>> Queue<'_, F> {
         if texts.is_empty() {
             return Ok(());
         }
+        let _turn = self.turn();
         let (rows, truncated) = self.clip.read_texts(&texts, self.readout)?;
         self.tally.truncated += truncated as u64;
         self.fill(&numbers, rows);
         Ok(())
+    }
+
+    /// Keeps the decoders waiting, if the towers compute on their processors.
+    fn turn(&self) -> Option<Turn> {
+        self.clip.store().device().is_cpu().then(Turn::take)
     }
 
     fn fill(&mut self, numbers: &[usize], rows: Vec<Vec<f32>>) {

@@ -1,7 +1,6 @@
 //! Large batches, some items at a time.
 
 use crate::error::Result;
-use crate::ops::turn::Turn;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 
@@ -17,9 +16,8 @@ pub(super) fn in_pieces(
     device: &Device,
     embed: impl Fn(Range<usize>) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    let _turn = device.is_cpu().then(Turn::take);
-    let pieces = if device.is_cpu() { (items * tokens).div_ceil(TOKENS).min(items) } else { 1 };
-    if pieces <= 1 {
+    let pieces = (items * tokens).div_ceil(TOKENS).min(items);
+    if pieces <= 1 || !device.is_cpu() {
         return embed(0..items);
     }
     let edge = |piece: usize| piece * items / pieces;
