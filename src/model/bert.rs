@@ -1,11 +1,12 @@
 //! A BERT or RoBERTa encoder as a text tower.
 
+use super::projection_head::ProjectionHead;
 use super::readout::Span;
 use super::spec::{BertSpec, TextPool};
 use super::stack::{Between, Stack};
 use super::transformer::embed;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask};
+use crate::ops::{LayerNorm, Mask};
 use crate::weights::Params;
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
@@ -19,8 +20,7 @@ pub struct Bert {
     norm: LayerNorm,
     blocks: Stack,
     final_norm: Option<LayerNorm>,
-    hidden: Vec<(Linear, Activation)>,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
     spec: BertSpec,
 }
 
@@ -28,12 +28,6 @@ impl Bert {
     /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
     pub fn load(params: &Params<'_>, spec: &BertSpec, embed_dim: usize) -> Result<Self> {
         let (width, eps) = (spec.blocks.width, spec.blocks.eps);
-        let mut inputs = width;
-        let mut hidden = Vec::with_capacity(spec.hidden.len());
-        for (i, layer) in spec.hidden.iter().enumerate() {
-            hidden.push((params.linear(&format!("hidden.{i}"), layer.width, inputs, layer.bias)?, layer.act));
-            inputs = layer.width;
-        }
         Ok(Self {
             tokens: params.get("tokens.weight", &[spec.vocab, width])?,
             positions: params.get("positions", &[spec.positions, width])?,
@@ -41,25 +35,44 @@ impl Bert {
             norm: params.layer_norm("embed_norm", width, eps)?,
             blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             final_norm: if spec.final_norm { Some(params.layer_norm("norm", width, eps)?) } else { None },
-            hidden,
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, inputs, bias)).transpose()?,
+            proj: Self::projection(params, spec, embed_dim)?,
             spec: spec.clone(),
         })
     }
 
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &BertSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        let (mut head, mut inputs) = (ProjectionHead::default(), spec.blocks.width);
+        for (i, layer) in spec.hidden.iter().enumerate() {
+            let map = params.linear(&format!("hidden.{i}"), layer.width, inputs, layer.bias)?;
+            head = head.hidden(map, layer.act);
+            inputs = layer.width;
+        }
+        head.then(params, "proj", spec.proj, [embed_dim, inputs])
+    }
+
     /// Maps ids (items × `len`, row by row, padding at the end) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        self.forward_embedded(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
+        self.proj.forward(&self.features(ids, len)?)
+    }
+
+    /// Maps ids (items × `len`, row by row) to what the projection head takes (items, width).
+    pub fn features(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        self.pooled(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
     }
 
     /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), with a look
     /// between blocks: this is where learnt prompts come in. Of the ids in their places only padding counts.
     pub fn forward_embedded(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
+        self.proj.forward(&self.pooled(tokens, ids, between)?)
+    }
+
+    fn pooled(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
         let len = tokens.dim(1)?;
         let (real, seen) = self.marks(ids, len);
         let seen = Arc::new(begun(seen, len));
         let x = self.through(tokens, &real, seen.clone(), self.layers(), between)?;
-        self.project(&match self.spec.pool {
+        self.last_norm(&match self.spec.pool {
             TextPool::Mean => mean(&x, &seen)?,
             _ => x.narrow(1, 0, 1)?.squeeze(1)?,
         })
@@ -79,16 +92,13 @@ impl Bert {
 
     /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = match &self.final_norm {
-            Some(norm) => norm.forward(x)?,
-            None => x.clone(),
-        };
-        for (layer, act) in &self.hidden {
-            x = layer.forward(&x, *act)?;
-        }
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&x, Activation::Identity)?),
-            None => Ok(x),
+        self.proj.forward(&self.last_norm(x)?)
+    }
+
+    fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.final_norm {
+            Some(norm) => Ok(norm.forward(x)?),
+            None => Ok(x.clone()),
         }
     }
 

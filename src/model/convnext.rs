@@ -1,6 +1,7 @@
 //! ConvNeXt, in timm's names.
 
 use super::conv::{Conv, Depthwise, Kernel, channels_last};
+use super::projection_head::ProjectionHead;
 use super::spec::{ConvNextSpec, Padding};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, mean_pixels};
@@ -14,8 +15,7 @@ pub struct ConvNext {
     stem_norm: LayerNorm,
     stages: Vec<Stage>,
     norm: LayerNorm,
-    head: Option<Linear>,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
 }
 
 const ACT: Activation = Activation::GeluErf;
@@ -40,20 +40,32 @@ impl ConvNext {
             stages.push(Stage { downsample, blocks: blocks.collect::<Result<_>>()? });
             inputs = width;
         }
-        let head = spec.head_mlp.map(|hidden| params.linear("head.mlp.fc1", hidden, last, true)).transpose()?;
-        let (name, width) = spec.head_mlp.map_or(("head.proj", last), |hidden| ("head.mlp.fc2", hidden));
         Ok(Self {
             stem: Kernel::load(&trunk, "stem.0", [first, 3, 4])?.conv(&trunk, 4, Padding::NONE)?,
             stem_norm: trunk.layer_norm("stem.1", first, spec.eps)?,
             stages,
             norm: trunk.layer_norm("head.norm", last, spec.eps)?,
-            head,
-            proj: spec.proj.parts().map(|bias| params.linear(name, embed_dim, width, bias)).transpose()?,
+            proj: Self::projection(params, spec, embed_dim)?,
         })
+    }
+
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &ConvNextSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        let [.., (last, _)] = spec.stages;
+        let Some(hidden) = spec.head_mlp else {
+            return ProjectionHead::load(params, "head.proj", spec.proj, [embed_dim, last]);
+        };
+        let first = params.linear("head.mlp.fc1", hidden, last, true)?;
+        ProjectionHead::default().hidden(first, ACT).then(params, "head.mlp.fc2", spec.proj, [embed_dim, hidden])
     }
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&self.features(pixels)?)
+    }
+
+    /// Maps pixels (items, 3, height, width) to what the projection head takes (items, features).
+    pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.stem.forward(&channels_last(pixels)?, Activation::Identity)?;
         let mut x = self.stem_norm.forward(&x)?;
         for stage in &self.stages {
@@ -64,14 +76,7 @@ impl ConvNext {
                 x = block.forward(&x)?;
             }
         }
-        let mut pooled = self.norm.forward(&mean_pixels(&x)?)?;
-        if let Some(head) = &self.head {
-            pooled = head.forward(&pooled, ACT)?;
-        }
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
-        }
+        Ok(self.norm.forward(&mean_pixels(&x)?)?)
     }
 }
 

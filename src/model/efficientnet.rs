@@ -1,9 +1,10 @@
 //! EfficientNet: EfficientNet-Lite, the image tower of the built-in model, and ALIGN's with squeeze-and-excite.
 
 use super::conv::{Conv, Depthwise, Kernel, SqueezeExcite, channels_last};
+use super::projection_head::ProjectionHead;
 use super::spec::{EfficientNetSpec, MbConvSpec, Padding};
 use crate::error::Result;
-use crate::ops::{Activation, Linear, mean_pixels};
+use crate::ops::{Activation, mean_pixels};
 use crate::weights::Params;
 use candle_core::Tensor;
 
@@ -13,7 +14,7 @@ pub struct EfficientNet {
     stem: Conv,
     blocks: Vec<MbConv>,
     head: Option<Conv>,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
     act: Activation,
 }
 
@@ -33,12 +34,23 @@ impl EfficientNet {
             false => None,
         };
         let width = head.as_ref().map_or(Ok(channels), Conv::outputs)?;
-        let proj = spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?;
+        let proj = ProjectionHead::load(params, "proj", spec.proj, [embed_dim, width])?;
         Ok(Self { stem, blocks, head, proj, act: spec.act })
+    }
+
+    /// The projection head alone, whose inputs are counted by its own tensor.
+    pub fn projection(params: &Params<'_>, spec: &EfficientNetSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        let width = params.shape("proj.weight").and_then(|shape| shape.last().copied()).unwrap_or(embed_dim);
+        ProjectionHead::load(params, "proj", spec.proj, [embed_dim, width])
     }
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&self.features(pixels)?)
+    }
+
+    /// Maps pixels (items, 3, height, width) to what the projection head takes (items, features).
+    pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut x = self.stem.forward(&channels_last(pixels)?, self.act)?;
         for block in &self.blocks {
             x = block.forward(&x, self.act)?;
@@ -46,11 +58,7 @@ impl EfficientNet {
         if let Some(head) = &self.head {
             x = head.forward(&x, self.act)?;
         }
-        let pooled = mean_pixels(&x)?;
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
-        }
+        Ok(mean_pixels(&x)?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! (`reparam_conv`). Either becomes one convolution at load.
 
 use super::conv::{Conv, Depthwise, Kernel, SqueezeExcite, batch_norm, channels_last, wide};
+use super::projection_head::ProjectionHead;
 use super::spec::{FastVitSpec, FastVitStage, Padding};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, Mask, mean_pixels, self_attention};
@@ -17,7 +18,7 @@ pub struct FastVit {
     stages: Vec<Stage>,
     last: Depthwise,
     squeeze: SqueezeExcite,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
 }
 
 /// Added to the variance in batch norms: PyTorch's default.
@@ -49,12 +50,22 @@ impl FastVit {
             stages,
             last: kernel.depthwise(params, 1, Padding::around(3))?,
             squeeze: SqueezeExcite::load(&last, ["se.fc1", "se.fc2"], spec.width, Activation::Relu)?,
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, spec.width, bias)).transpose()?,
+            proj: Self::projection(params, spec, embed_dim)?,
         })
+    }
+
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &FastVitSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        ProjectionHead::load(params, "proj", spec.proj, [embed_dim, spec.width])
     }
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&self.features(pixels)?)
+    }
+
+    /// Maps pixels (items, 3, height, width) to what the projection head takes (items, features).
+    pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.stem.0.forward(&channels_last(pixels)?, ACT)?;
         let x = self.stem.1.forward(&x, ACT)?;
         let mut x = self.stem.2.forward(&x, ACT)?;
@@ -62,11 +73,7 @@ impl FastVit {
             x = stage.forward(&x)?;
         }
         let x = self.squeeze.forward(&self.last.forward(&x, Activation::Identity)?)?;
-        let pooled = mean_pixels(&ACT.forward(&x)?)?;
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(&pooled, Activation::Identity)?),
-            None => Ok(pooled),
-        }
+        Ok(mean_pixels(&ACT.forward(&x)?)?)
     }
 }
 

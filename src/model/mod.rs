@@ -15,34 +15,31 @@ pub mod fastvit;
 pub mod files;
 mod pieces;
 pub mod positions;
+pub mod projection_head;
 pub mod readout;
 pub mod resnet;
 pub mod spec;
 pub mod stack;
+pub mod tower;
 pub mod transformer;
 pub mod vit;
 
 pub use files::ModelFiles;
+pub use projection_head::ProjectionHead;
 pub use readout::Readout;
 pub use spec::Spec;
+pub use tower::{ImageTower, TextTower};
 
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
 use crate::text::{Pad, TextSpec, Tokenizer};
 use crate::weights::{Files, Store, View};
-use bert::Bert;
 use candle_core::{DType, Device, Tensor};
-use convnext::ConvNext;
-use efficientnet::EfficientNet;
 use family::{Plan, TextPlan};
-use fastvit::FastVit;
 use pieces::in_pieces;
-use resnet::ResNet;
-use spec::{ImageSpec, Objective, TextTowerSpec};
+use spec::{ImageSpec, Objective};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use transformer::Transformer;
-use vit::Vit;
 
 /// A checkpoint, ready to embed images and texts.
 pub struct Clip {
@@ -89,31 +86,6 @@ pub struct Head {
     pub bias: f32,
     /// What is done to the logits.
     pub objective: Objective,
-}
-
-/// An image tower of any kind. There is one a checkpoint, so its size does not matter.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug)]
-pub enum ImageTower {
-    /// A vision transformer.
-    Vit(Vit),
-    /// An EfficientNet.
-    EfficientNet(EfficientNet),
-    /// CLIP's ResNet.
-    ResNet(ResNet),
-    /// A FastViT.
-    FastVit(FastVit),
-    /// A ConvNeXt.
-    ConvNext(ConvNext),
-}
-
-/// A text tower of any kind.
-#[derive(Clone, Debug)]
-pub enum TextTower {
-    /// CLIP's or SigLIP's transformer.
-    Transformer(Transformer),
-    /// A BERT or RoBERTa encoder.
-    Bert(Bert),
 }
 
 impl Clip {
@@ -261,23 +233,22 @@ impl Clip {
 
     /// The image tower of the parameters as they are now: while they are trained, a tower is good for one step.
     pub fn build_image(&self, view: View<'_>) -> Result<ImageTower> {
-        let (params, dim) = (self.store.view("image", view), self.spec.embed_dim);
-        Ok(match &self.spec.image {
-            ImageSpec::Vit(spec) => ImageTower::Vit(Vit::load(&params, spec, dim)?),
-            ImageSpec::EfficientNet(spec) => ImageTower::EfficientNet(EfficientNet::load(&params, spec, dim)?),
-            ImageSpec::ResNet(spec) => ImageTower::ResNet(ResNet::load(&params, spec, dim)?),
-            ImageSpec::FastVit(spec) => ImageTower::FastVit(FastVit::load(&params, spec, dim)?),
-            ImageSpec::ConvNext(spec) => ImageTower::ConvNext(ConvNext::load(&params, spec, dim)?),
-        })
+        ImageTower::load(&self.store.view("image", view), &self.spec.image, self.spec.embed_dim)
     }
 
     /// The text tower of the parameters as they are now.
     pub fn build_text(&self, view: View<'_>) -> Result<TextTower> {
-        let (params, dim) = (self.store.view("text", view), self.spec.embed_dim);
-        Ok(match &self.spec.text {
-            TextTowerSpec::Transformer(spec) => TextTower::Transformer(Transformer::load(&params, spec, dim)?),
-            TextTowerSpec::Bert(spec) => TextTower::Bert(Bert::load(&params, spec, dim)?),
-        })
+        TextTower::load(&self.store.view("text", view), &self.spec.text, self.spec.embed_dim)
+    }
+
+    /// The image tower's projection head of the parameters as they are now.
+    pub fn image_projection(&self, view: View<'_>) -> Result<ProjectionHead> {
+        ImageTower::projection(&self.store.view("image", view), &self.spec.image, self.spec.embed_dim)
+    }
+
+    /// The text tower's.
+    pub fn text_projection(&self, view: View<'_>) -> Result<ProjectionHead> {
+        TextTower::projection(&self.store.view("text", view), &self.spec.text, self.spec.embed_dim)
     }
 
     /// The logarithm of the scale and the bias of the logits, both scalars, as they are now.
@@ -351,93 +322,6 @@ impl Clip {
         let tokenizer = self.tokenizer()?;
         let batch = tokenizer.0.batch(texts, &tokenizer.1)?;
         Ok((self.embed_ids(&batch.ids, batch.len)?, batch.truncated))
-    }
-}
-
-impl ImageTower {
-    /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
-    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Vit(tower) => tower.forward(pixels),
-            Self::EfficientNet(tower) => tower.forward(pixels),
-            Self::ResNet(tower) => tower.forward(pixels),
-            Self::FastVit(tower) => tower.forward(pixels),
-            Self::ConvNext(tower) => tower.forward(pixels),
-        }
-    }
-}
-
-impl ImageTower {
-    /// The same with learnt tokens, as [`Vit::forward_prompted`] has them.
-    ///
-    /// # Errors
-    /// Usage, when there are any and the tower is no transformer.
-    pub fn forward_prompted(&self, pixels: &Tensor, prompts: &[Tensor]) -> Result<Tensor> {
-        match self {
-            Self::Vit(tower) => tower.forward_prompted(pixels, prompts),
-            tower if prompts.is_empty() => tower.forward(pixels),
-            _ => Err(Error::usage("this image tower is no transformer: learnt tokens have no place in it")),
-        }
-    }
-
-    /// How many tokens an image of this height and width is, if the tower is a transformer.
-    fn token_count(&self, size: [usize; 2]) -> Option<usize> {
-        match self {
-            Self::Vit(tower) => Some(tower.token_count(size)),
-            _ => None,
-        }
-    }
-
-    /// How many blocks it has, if it is a transformer.
-    pub fn layers(&self) -> Option<usize> {
-        match self {
-            Self::Vit(tower) => Some(tower.layers()),
-            _ => None,
-        }
-    }
-}
-
-impl TextTower {
-    /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
-    pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        match self {
-            Self::Transformer(tower) => tower.forward(ids, len),
-            Self::Bert(tower) => tower.forward(ids, len),
-        }
-    }
-
-    /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), not normalised.
-    /// `ids` (items × len) say where texts end and what is padding; `prompts[i]` (n, width) takes the place of the tokens
-    /// from `at` on in front of block `i + 1`.
-    ///
-    /// # Errors
-    /// Usage, when there are more of them than blocks behind the first.
-    pub fn forward_prompted(&self, tokens: &Tensor, ids: &[u32], prompts: &[Tensor], at: usize) -> Result<Tensor> {
-        stack::fits("text", if prompts.is_empty() { 0 } else { prompts.len() + 1 }, self.layers())?;
-        let mut between = |layer: usize, x: Tensor| match layer.checked_sub(1).and_then(|i| prompts.get(i)) {
-            Some(prompt) => stack::replaced(&x, at, prompt),
-            None => Ok(x),
-        };
-        match self {
-            Self::Transformer(tower) => tower.forward_embedded(tokens, ids, &mut between),
-            Self::Bert(tower) => tower.forward_embedded(tokens, ids, &mut between),
-        }
-    }
-
-    /// How many blocks there are.
-    pub fn layers(&self) -> usize {
-        match self {
-            Self::Transformer(tower) => tower.layers(),
-            Self::Bert(tower) => tower.layers(),
-        }
-    }
-
-    /// Looks tokens up: ids (items × `len`) to (items, `len`, width), without positions.
-    pub fn embed(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        match self {
-            Self::Transformer(tower) => tower.embed(ids, len),
-            Self::Bert(tower) => tower.embed(ids, len),
-        }
     }
 }
 

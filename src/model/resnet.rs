@@ -1,7 +1,8 @@
 //! CLIP's ResNet.
 
 use super::conv::{Conv, Kernel, average_pool, channels_last};
-use super::spec::{Padding, ResNetSpec};
+use super::projection_head::ProjectionHead;
+use super::spec::{Padding, Projection, ResNetSpec};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Linear, Mask, attention, mean_pixels};
 use crate::weights::Params;
@@ -13,6 +14,7 @@ pub struct ResNet {
     stem: [Conv; 3],
     blocks: Vec<Bottleneck>,
     pool: AttentionPool,
+    proj: ProjectionHead,
 }
 
 /// Added to the variance in batch norms: PyTorch's default.
@@ -38,12 +40,22 @@ impl ResNet {
                 inputs = 4 * planes;
             }
         }
-        let pool = AttentionPool::load(&params.sub("attnpool"), spec, embed_dim)?;
-        Ok(Self { stem, blocks, pool })
+        let pool = AttentionPool::load(&params.sub("attnpool"), spec)?;
+        Ok(Self { stem, blocks, pool, proj: Self::projection(params, spec, embed_dim)? })
+    }
+
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &ResNetSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        ProjectionHead::load(params, "attnpool.c_proj", Projection::Affine, [embed_dim, 32 * spec.width])
     }
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&self.features(pixels)?)
+    }
+
+    /// Maps pixels (items, 3, height, width) to what the projection head takes (items, features).
+    pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut x = channels_last(pixels)?;
         for conv in &self.stem {
             x = conv.forward(&x, Activation::Relu)?;
@@ -101,19 +113,17 @@ struct AttentionPool {
     q: Linear,
     k: Linear,
     v: Linear,
-    out: Linear,
     heads: usize,
 }
 
 impl AttentionPool {
-    fn load(params: &Params<'_>, spec: &ResNetSpec, embed_dim: usize) -> Result<Self> {
+    fn load(params: &Params<'_>, spec: &ResNetSpec) -> Result<Self> {
         let (width, side) = (32 * spec.width, spec.image_size / 32);
         Ok(Self {
             positions: params.get("positional_embedding", &[side * side + 1, width])?,
             q: params.linear("q_proj", width, width, true)?,
             k: params.linear("k_proj", width, width, true)?,
             v: params.linear("v_proj", width, width, true)?,
-            out: params.linear("c_proj", embed_dim, width, true)?,
             heads: spec.heads,
         })
     }
@@ -131,8 +141,7 @@ impl AttentionPool {
         let q = self.q.forward(&tokens.narrow(1, 0, 1)?, Activation::Identity)?;
         let k = self.k.forward(&tokens, Activation::Identity)?;
         let v = self.v.forward(&tokens, Activation::Identity)?;
-        let pooled = attention(&q, &k, &v, self.heads, &Mask::None)?.squeeze(1)?;
-        Ok(self.out.forward(&pooled, Activation::Identity)?)
+        Ok(attention(&q, &k, &v, self.heads, &Mask::None)?.squeeze(1)?)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The text transformer of CLIP, SigLIP and CoCa.
 
 use super::positions;
+use super::projection_head::ProjectionHead;
 use super::readout::Span;
 use super::spec::{TextPool, TransformerSpec};
 use super::stack::{Between, Stack};
 use crate::error::{Error, Result};
-use crate::ops::{Activation, LayerNorm, Linear, Mask};
+use crate::ops::{LayerNorm, Mask};
 use crate::weights::Params;
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub struct Transformer {
     positions: Tensor,
     blocks: Stack,
     norm: LayerNorm,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
     spec: TransformerSpec,
 }
 
@@ -32,27 +33,41 @@ impl Transformer {
             positions: positions::load_text(params, spec)?,
             blocks: Stack::load(&params.sub("blocks"), &spec.blocks)?,
             norm: params.layer_norm("norm", width, spec.blocks.eps)?,
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, width, bias)).transpose()?,
+            proj: Self::projection(params, spec, embed_dim)?,
             spec: spec.clone(),
         })
     }
 
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &TransformerSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        ProjectionHead::load(params, "proj", spec.proj, [embed_dim, spec.blocks.width])
+    }
+
     /// Maps ids (items × `len`, row by row) to embeddings (items, `embed_dim`), not normalised.
     pub fn forward(&self, ids: &[u32], len: usize) -> Result<Tensor> {
-        self.forward_embedded(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
+        self.project(&self.features(ids, len)?)
+    }
+
+    /// Maps ids (items × `len`, row by row) to what the projection head takes (items, width).
+    pub fn features(&self, ids: &[u32], len: usize) -> Result<Tensor> {
+        self.pooled(&self.embed(ids, len)?, ids, &mut |_, x| Ok(x))
     }
 
     /// Maps embedded tokens (items, len, width), without positions, to embeddings (items, `embed_dim`), with a look
     /// between blocks: this is where learnt prompts come in. Of the ids in their places only those count that say where a
     /// text ends and what is padding.
     pub fn forward_embedded(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
+        self.project(&self.pooled(tokens, ids, between)?)
+    }
+
+    fn pooled(&self, tokens: &Tensor, ids: &[u32], between: &mut Between<'_>) -> Result<Tensor> {
         let (items, len, _) = tokens.dims3()?;
         let places: Vec<usize> = match self.class {
             Some(_) => vec![len; items],
             None => ids.chunks(len.max(1)).map(|ids| self.end(ids)).collect(),
         };
         let (x, mask) = (self.placed(tokens)?, self.mask_of(ids, len));
-        self.project(&self.norm(&self.blocks.forward_at(&x, &mask, None, &Arc::new(places), between)?)?)
+        self.norm(&self.blocks.forward_at(&x, &mask, None, &Arc::new(places), between)?)
     }
 
     /// Maps ids (items × `len`, row by row) to the tokens that block number `layers` leaves (items, tokens, width), a
@@ -74,10 +89,7 @@ impl Transformer {
 
     /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(x, Activation::Identity)?),
-            None => Ok(x.clone()),
-        }
+        self.proj.forward(x)
     }
 
     /// Which tokens of one text are what. A causal tower cannot see what follows the end.

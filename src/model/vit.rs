@@ -3,6 +3,7 @@
 use super::attentional_pooler::AttentionalPooler;
 use super::conv_stem::ConvStem;
 use super::positions::{Positions, rotation};
+use super::projection_head::ProjectionHead;
 use super::spec::{BlocksSpec, ImagePool, VitSpec};
 use super::stack::{Between, Stack, fits, replaced, spread};
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ pub struct Vit {
     blocks: Stack,
     norm: LayerNorm,
     pool: Option<Pool>,
-    proj: Option<Linear>,
+    proj: ProjectionHead,
     spec: VitSpec,
 }
 
@@ -29,7 +30,7 @@ impl Vit {
     /// Takes the tower's parameters; `embed_dim` is the length of an embedding.
     pub fn load(params: &Params<'_>, spec: &VitSpec, embed_dim: usize) -> Result<Self> {
         let (width, eps) = (spec.blocks.width, spec.blocks.eps);
-        let pooled = if matches!(spec.pool, ImagePool::Queries { .. }) { embed_dim } else { width };
+        let pooled = Self::pooled_width(spec, embed_dim);
         Ok(Self {
             patch: Patch::load(params, spec)?,
             class: if spec.class_token { Some(params.get("class", &[1, 1, width])?) } else { None },
@@ -47,15 +48,30 @@ impl Vit {
                 }
                 ImagePool::ClassToken | ImagePool::Mean => None,
             },
-            proj: spec.proj.parts().map(|bias| params.linear("proj", embed_dim, pooled, bias)).transpose()?,
+            proj: Self::projection(params, spec, embed_dim)?,
             spec: spec.clone(),
         })
+    }
+
+    /// The projection head alone.
+    pub fn projection(params: &Params<'_>, spec: &VitSpec, embed_dim: usize) -> Result<ProjectionHead> {
+        ProjectionHead::load(params, "proj", spec.proj, [embed_dim, Self::pooled_width(spec, embed_dim)])
+    }
+
+    /// How many numbers are pooled of an image.
+    fn pooled_width(spec: &VitSpec, embed_dim: usize) -> usize {
+        if matches!(spec.pool, ImagePool::Queries { .. }) { embed_dim } else { spec.blocks.width }
     }
 
     /// Maps pixels (items, 3, height, width) to embeddings (items, `embed_dim`), not normalised. Height and width may
     /// be any multiples of the patch; other sizes than the usual one have their positions interpolated.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        self.embedded(pixels, None, &mut |_, x| Ok(x))
+        self.project(&self.features(pixels)?)
+    }
+
+    /// Maps pixels (items, 3, height, width) to what the projection head takes (items, features).
+    pub fn features(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.pooled(pixels, None, &mut |_, x| Ok(x))
     }
 
     /// Like [`Vit::forward`], with learnt tokens: `prompts[0]` (tokens, width) stands behind the patches, without
@@ -76,33 +92,27 @@ impl Vit {
             Some(prompt) if layer > 0 => replaced(&x, x.dim(1)? - count, prompt),
             _ => Ok(x),
         };
-        self.embedded(pixels, Some(first), &mut between)
+        self.project(&self.pooled(pixels, Some(first), &mut between)?)
     }
 
-    /// Embeddings (items, `embed_dim`) of pixels, with learnt tokens (tokens, width) behind the patches.
-    fn embedded(&self, pixels: &Tensor, prompt: Option<&Tensor>, between: &mut Between<'_>) -> Result<Tensor> {
+    /// Features (items, width) of pixels, with learnt tokens (tokens, width) behind the patches.
+    fn pooled(&self, pixels: &Tensor, prompt: Option<&Tensor>, between: &mut Between<'_>) -> Result<Tensor> {
         let layers = self.layers();
         if self.pool.is_none() && self.spec.pool == ImagePool::ClassToken {
             // Of all tokens of the last block this one alone is read, and need be normalised.
             let (x, rotation) = self.placed(pixels, prompt)?;
             let places = Arc::new(vec![0; x.dim(0)?]);
             let class = self.blocks.forward_at(&x, &Mask::None, rotation.as_ref(), &places, between)?;
-            return self.project(&self.norm.forward(&class)?);
+            return Ok(self.norm.forward(&class)?);
         }
         let mut tokens = self.through(pixels, prompt, layers, between)?;
         if let Some(prompt) = prompt {
             tokens = tokens.narrow(1, 0, tokens.dim(1)? - prompt.dim(0)?)?.contiguous()?;
         }
-        self.pooled(&tokens)
-    }
-
-    /// The embeddings (items, `embed_dim`) of what the last block leaves, (items, tokens, width).
-    fn pooled(&self, tokens: &Tensor) -> Result<Tensor> {
-        let pooled = match self.spec.norm_after_pool {
-            true => self.norm.forward(&self.pool(tokens)?)?,
-            false => self.pool(&self.norm.forward(tokens)?)?,
-        };
-        self.project(&pooled)
+        match self.spec.norm_after_pool {
+            true => Ok(self.norm.forward(&self.pool(&tokens)?)?),
+            false => self.pool(&self.norm.forward(&tokens)?),
+        }
     }
 
     /// Maps pixels (items, 3, height, width) to the tokens that block number `layers` leaves (items, tokens, width), the
@@ -156,10 +166,7 @@ impl Vit {
 
     /// Maps vectors (…, width) into the space of the embeddings (…, `embed_dim`).
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.proj {
-            Some(proj) => Ok(proj.forward(x, Activation::Identity)?),
-            None => Ok(x.clone()),
-        }
+        self.proj.forward(x)
     }
 
     /// How many blocks there are.

@@ -1,14 +1,18 @@
 //! Embeddings of rows and texts apart from the steps: for validation, for locked towers, and to compose batches.
 
 use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
+use super::features::{Rows, numbers_of};
 use super::towers::{Stream, Tower};
 use crate::error::Result;
 use crate::model::Clip;
 use crate::ops::normalize::normalize_row;
 use crate::weights::View;
-use candle_core::{DType, Device};
+use candle_core::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// What a tower makes of a stream.
+type RunTower<'a> = dyn Fn(&Tower, &Stream<'_>) -> Result<Tensor> + 'a;
 
 /// How images and texts are read and embedded.
 #[derive(Clone)]
@@ -32,7 +36,9 @@ impl Reading {
         rows: &[u32],
         tick: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<f32>> {
-        let mut all = self.raw_images(clip, view, corpus, rows, tick)?;
+        let whole =
+            |tower: &Tower, stream: &Stream<'_>| Ok(tower.forward(clip, stream, 0..stream.len(), false)?.embeddings);
+        let mut all = self.rows(clip, view, corpus, rows, tick, &whole)?.numbers;
         all.chunks_exact_mut(clip.spec.embed_dim).for_each(normalize_row);
         Ok(all)
     }
@@ -44,32 +50,57 @@ impl Reading {
         corpus: &Arc<Corpus>,
         tick: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<f32>> {
-        let dim = clip.spec.embed_dim;
-        let firsts: Vec<u32> = corpus.by_image(&corpus.all()).iter().map(|rows| rows[0]).collect();
-        let found = self.raw_images(clip, View::Constant, corpus, &firsts, tick)?;
-        let image_id = |row: u32| corpus.rows[row as usize].image_id;
-        let places: HashMap<u64, &[f32]> =
-            firsts.iter().map(|&row| image_id(row)).zip(found.chunks_exact(dim)).collect();
-        Ok(corpus.rows.iter().flat_map(|row| places[&row.image_id]).copied().collect())
+        let whole =
+            |tower: &Tower, stream: &Stream<'_>| Ok(tower.forward(clip, stream, 0..stream.len(), false)?.embeddings);
+        Ok(self.every(clip, corpus, tick, &whole)?.numbers)
     }
 
-    fn raw_images(
+    /// What the projection head takes of the images of *all* rows, row by row: each image is run once.
+    pub(super) fn every_feature(
+        &self,
+        clip: &Clip,
+        corpus: &Arc<Corpus>,
+        tick: &dyn Fn() -> Result<()>,
+    ) -> Result<Rows> {
+        let below = |tower: &Tower, stream: &Stream<'_>| tower.features(clip, stream, 0..stream.len());
+        self.every(clip, corpus, tick, &below)
+    }
+
+    fn every(
+        &self,
+        clip: &Clip,
+        corpus: &Arc<Corpus>,
+        tick: &dyn Fn() -> Result<()>,
+        run: &RunTower<'_>,
+    ) -> Result<Rows> {
+        let firsts: Vec<u32> = corpus.by_image(&corpus.all()).iter().map(|rows| rows[0]).collect();
+        let Rows { numbers, width } = self.rows(clip, View::Constant, corpus, &firsts, tick, run)?;
+        let image_id = |row: u32| corpus.rows[row as usize].image_id;
+        let places: HashMap<u64, &[f32]> =
+            firsts.iter().map(|&row| image_id(row)).zip(numbers.chunks_exact(width.max(1))).collect();
+        Ok(Rows { numbers: corpus.rows.iter().flat_map(|row| places[&row.image_id]).copied().collect(), width })
+    }
+
+    fn rows(
         &self,
         clip: &Clip,
         view: View<'_>,
         corpus: &Arc<Corpus>,
         rows: &[u32],
         tick: &dyn Fn() -> Result<()>,
-    ) -> Result<Vec<f32>> {
+        run: &RunTower<'_>,
+    ) -> Result<Rows> {
         let usual = LoaderOptions::new(self.micro_batch, self.workers);
         let options = LoaderOptions { keep_last: true, failure: Failure::Stop, ..usual };
         let sampler = Sampler::new(corpus, rows, Captions::First, 0);
         let mut loader = Loader::new(corpus, &sampler.in_order(), &options, self.transform.clone())?;
         let tower = Tower::image(clip, view)?;
-        let mut all = Vec::with_capacity(rows.len() * clip.spec.embed_dim);
+        let mut all = Rows { numbers: Vec::new(), width: 0 };
         while let Some(batch) = loader.batch()? {
             let stream = Stream::Images { bytes: &batch.pixels, preprocess: clip.preprocess() };
-            all.extend(embed(&tower, clip, &stream)?);
+            let found = run(&tower, &stream)?;
+            all.width = found.dim(1)?;
+            all.numbers.extend(numbers_of(&found)?);
             tick()?;
         }
         Ok(all)
@@ -88,15 +119,10 @@ impl Reading {
         let mut rows = Vec::with_capacity(texts.len() * clip.spec.embed_dim);
         for texts in texts.chunks(self.micro_batch) {
             let ids = tokenizer.0.batch(texts, &tokenizer.1)?;
-            rows.extend(embed(&tower, clip, &Stream::Texts(&ids))?);
+            rows.extend(numbers_of(&tower.forward(clip, &Stream::Texts(&ids), 0..ids.rows(), false)?.embeddings)?);
             tick()?;
         }
         rows.chunks_exact_mut(clip.spec.embed_dim).for_each(normalize_row);
         Ok(rows)
     }
-}
-
-fn embed(tower: &Tower, clip: &Clip, stream: &Stream<'_>) -> Result<Vec<f32>> {
-    let rows = tower.forward(clip, stream, 0..stream.len(), false)?.embeddings;
-    Ok(rows.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod data;
 pub mod ema;
 pub mod embed;
+mod features;
 mod fits;
 pub mod group;
 pub mod init;
@@ -32,6 +33,7 @@ mod step;
 mod towers;
 pub mod validate;
 
+pub use features::Features;
 pub use fits::Fits;
 pub use parts::Parts;
 pub use step::{Batch, Gradients, Step, Stepper, objective_param};

@@ -2,7 +2,7 @@
 
 use super::towers::Stream;
 use crate::error::Result;
-use crate::model::Clip;
+use crate::model::{Clip, ProjectionHead};
 use candle_core::{DType, Device, Var};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,8 @@ pub struct Parts {
     head: BTreeSet<String>,
     /// Whether anything of the image tower is trained, and of the text tower.
     towers: [bool; 2],
+    /// Whether anything below their projection heads is.
+    trunks: [bool; 2],
     /// The logarithm of the scale, and the most that it may become.
     scale: Option<(Var, f64)>,
 }
@@ -27,8 +29,10 @@ impl Parts {
         let mut parts = Self { params: trained.params(), ..Self::default() };
         for (name, var) in &parts.params {
             let ours = store.ours(name).unwrap_or_default();
-            parts.towers[0] |= ours.starts_with("image.");
-            parts.towers[1] |= ours.starts_with("text.");
+            for (i, tower) in ["image.", "text."].into_iter().enumerate() {
+                parts.towers[i] |= ours.starts_with(tower);
+                parts.trunks[i] |= ours.starts_with(tower) && !ProjectionHead::holds(&ours);
+            }
             if ours.starts_with("head.") {
                 parts.head.insert(name.clone());
             }
@@ -57,9 +61,14 @@ impl Parts {
         self.towers[0]
     }
 
+    /// Whether anything below the projection heads is trained: of the image tower, of the text tower.
+    pub fn trains_trunks(&self) -> [bool; 2] {
+        self.trunks
+    }
+
     /// Whether anything of this stream's tower is trained.
     pub(super) fn trains(&self, stream: &Stream<'_>) -> bool {
-        self.towers[usize::from(matches!(stream, Stream::Texts(_)))]
+        self.towers[usize::from(matches!(stream, Stream::Texts(_) | Stream::TextFeatures(_)))]
     }
 
     /// Keeps the scale between 1 and 100, as open_clip does, unless it began beyond.

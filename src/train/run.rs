@@ -11,6 +11,7 @@ use super::config::Config;
 use super::data::{Captions, Corpus, Sampler, Transform, alone};
 use super::ema::Ema;
 use super::embed::Reading;
+use super::features::Features;
 use super::fits::Fits;
 use super::group::Group;
 use super::objective::{Duplicates, Progress, Sum};
@@ -52,8 +53,8 @@ pub struct Run<'a> {
     pub transform: Transform,
     /// Makes captions that do not fit: of a caption, with a generator.
     pub negatives: Option<MakeNegatives>,
-    /// Embeddings of all images under a locked tower.
-    pub image_cache: Option<Vec<f32>>,
+    /// What is known already of images and texts, where nothing below the projection heads is trained.
+    pub features: Features,
     /// What batches are composed by.
     pub composition: Option<Composition>,
     /// Which captions fit which images.
@@ -178,18 +179,22 @@ impl Run<'_> {
         Ok(state)
     }
 
-    /// Whether images must be seen at each step, even where their tower is locked.
-    pub fn needs_pixels(&self) -> bool {
-        let needs = self.objective.needs();
-        needs.tokens || needs.start || needs.ema || needs.teacher || self.config.negatives[1] > 0
-    }
-
-    /// Embeds the images of all rows under a locked tower, once.
+    /// Runs the images of all rows once, if that is enough, and remembers texts from now on, if that is right.
     ///
     /// # Errors
     /// If an image cannot be read: no number could stand for it.
-    pub fn embed_all(&self, tick: &dyn Fn() -> Result<()>) -> Result<Vec<f32>> {
-        self.reading.every_image(self.clip, &self.corpus, tick)
+    pub fn keep_features(&mut self, tick: &dyn Fn() -> Result<()>) -> Result<()> {
+        let needs = self.objective.needs();
+        let [image_trunk, text_trunk] = self.parts.trains_trunks();
+        let pixels = needs.tokens || needs.start || needs.teacher || self.config.negatives[1] > 0;
+        if !image_trunk && !pixels && images_stay(&self.parts, self.config) {
+            let found = self.reading.every_feature(self.clip, &self.corpus, tick)?;
+            self.features.keep_images(found.numbers, found.width);
+        }
+        if !text_trunk && !needs.tokens {
+            self.features.keep_texts();
+        }
+        Ok(())
     }
 
     /// One step, for its cost: takes the first pairs of the first epoch, writes nothing.
@@ -217,7 +222,7 @@ impl Run<'_> {
             start: self.start,
             teacher: self.teacher,
             average: self.ema.as_ref().map(|ema| &ema.averages),
-            image_cache: self.image_cache.as_deref(),
+            features: &self.features,
         };
         let Step { loss, terms, scale, gradients } = stepper.step(&batch, &mut self.objective, progress, &mut rng)?;
         if !loss.is_finite() {
@@ -264,6 +269,12 @@ impl Run<'_> {
         let own = f32::from(u8::from(watch.interrupted()));
         Ok(self.group.gather(&[own])?.iter().any(|stop| *stop > 0.0))
     }
+}
+
+/// Whether images are the same at each step: those under a locked tower are, and, where a projection head alone is trained,
+/// all that nobody wants to have augmented.
+pub fn images_stay(parts: &Parts, config: &Config) -> bool {
+    !parts.trains_images() || !parts.trains_trunks()[0] && config.aug_cfg.is_empty()
 }
 
 fn check(watch: &dyn Watch) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Which parameters are trained, and how each of them is.
 
 use crate::error::{Error, Result};
-use crate::model::Clip;
+use crate::model::{Clip, ProjectionHead};
 use std::collections::BTreeMap;
 
 /// What is trained.
@@ -171,20 +171,25 @@ impl Groups {
     }
 
     fn group(&self, ours: &str) -> usize {
-        let part = ours.split('.').nth(1).unwrap_or_default();
-        match (block(ours), part) {
-            (Some(block), _) => block + 1,
-            (None, "proj" | "hidden") => self.count - 1,
-            (None, "norm" | "pool" | "head_norm") => self.blocks.max(1),
-            _ => 0,
+        // What follows the blocks: norms, pooling, and the last convolutions of towers that are made of them.
+        const BEHIND: [&str; 7] =
+            ["norm.", "pool.", "head_norm.", "head.", "attnpool.", "trunk.head.", "trunk.final_conv."];
+        if ProjectionHead::holds(ours) {
+            return self.count - 1;
         }
+        let inside = ours.split_once('.').map_or("", |(_, inside)| inside);
+        if BEHIND.iter().any(|part| inside.starts_with(part)) {
+            return self.blocks.max(1);
+        }
+        block(ours).map_or(0, |block| block + 1)
     }
 }
 
 /// The number of the block, or stage, that a tensor belongs to.
 fn block(ours: &str) -> Option<usize> {
-    let mut parts = ours.split('.').skip(1).peekable();
-    if matches!(parts.peek(), Some(&("stem" | "hidden" | "proj" | "pool" | "head"))) {
+    let inside = ours.split_once('.')?.1;
+    let mut parts = inside.strip_prefix("trunk.").unwrap_or(inside).split('.').peekable();
+    if matches!(parts.peek(), Some(&("stem" | "hidden" | "proj" | "pool" | "head" | "final_conv"))) {
         return None;
     }
     parts.find_map(|part| part.parse().ok())

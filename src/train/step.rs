@@ -9,6 +9,7 @@ mod others;
 mod passes;
 mod together;
 
+use super::features::Features;
 use super::group::Group;
 use super::negatives::extra::PairKeys;
 use super::objective::{Duplicates, Head, Negatives, Objective, Pairs, Progress, Sum, Tokens};
@@ -86,8 +87,8 @@ pub struct Stepper<'a> {
     pub teacher: Option<&'a Clip>,
     /// The moving average of the weights, where the objective needs it.
     pub average: Option<&'a BTreeMap<String, Tensor>>,
-    /// Embeddings of all images under a locked tower, (pairs of the data set, dim) row by row.
-    pub image_cache: Option<&'a [f32]>,
+    /// What is known already of images and texts, where nothing below the projection heads is trained.
+    pub features: &'a Features,
 }
 
 /// What a step gives.
@@ -108,14 +109,24 @@ impl Stepper<'_> {
     pub fn step(&self, batch: &Batch, objective: &mut Sum, progress: Progress, rng: &mut ChaCha8Rng) -> Result<Step> {
         let needs = objective.needs();
         let seed = rng.next_u64();
-        let all_ids = self.ids(self.clip, batch)?;
-        let ids = self.own_ids(&all_ids, batch);
-        let images = Stream::Images { bytes: &batch.pixels, preprocess: self.clip.preprocess() };
-        let texts = Stream::Texts(&ids);
-        let mut image_side = match self.image_cache {
-            Some(cache) => self.cached(cache, batch)?,
-            None => self.first_pass(&images, needs.tokens, seed)?,
+        let images = match self.features.images(self.clip, &batch.index[batch.share.clone()])? {
+            Some(rows) => Stream::ImageFeatures(rows),
+            None => Stream::Images { bytes: &batch.pixels, preprocess: self.clip.preprocess() },
         };
+        let own_texts = &batch.all_texts()[batch.text_share()];
+        let (all_ids, ids);
+        let texts = match self.features.texts(self.clip, own_texts, self.micro_batch)? {
+            Some(rows) => {
+                all_ids = None;
+                Stream::TextFeatures(rows)
+            }
+            None => {
+                all_ids = Some(self.ids(self.clip, batch)?);
+                ids = all_ids.as_ref().map(|all| self.own_ids(all, batch)).unwrap_or_default();
+                Stream::Texts(&ids)
+            }
+        };
+        let mut image_side = self.first_pass(&images, needs.tokens, seed)?;
         let mut text_side = self.first_pass(&texts, needs.tokens, seed)?;
 
         let (log_scale, bias) = self.clip.head_tensors(View::Tracked)?;
@@ -123,10 +134,10 @@ impl Stepper<'_> {
         let negatives = batch.negatives();
         let image_rows = split(image_side.embeddings.as_tensor(), 1 + batch.neg_images)?;
         let text_rows = split(text_side.embeddings.as_tensor(), 1 + negatives)?;
-        let tokens = match (&image_side.tokens, &text_side.tokens) {
-            (Some(images), Some(texts)) => {
+        let tokens = match (&image_side.tokens, &text_side.tokens, &all_ids) {
+            (Some(images), Some(texts), Some(all_ids)) => {
                 let images = split(images.as_tensor(), 1 + batch.neg_images)?.0;
-                let (texts, words) = (split(texts.as_tensor(), 1 + negatives)?.0, words(&all_ids, 1 + negatives));
+                let (texts, words) = (split(texts.as_tensor(), 1 + negatives)?.0, words(all_ids, 1 + negatives));
                 Some(Tokens { images, texts, words })
             }
             _ => None,
@@ -182,22 +193,13 @@ impl Stepper<'_> {
 
     /// The token ids of all captions, each followed by those that do not fit.
     fn ids(&self, clip: &Clip, batch: &Batch) -> Result<Ids> {
-        let negatives = batch.negatives();
-        let mut texts: Vec<&str> = Vec::new();
-        for (pair, own) in batch.texts.iter().enumerate() {
-            let others = batch.neg_texts.get(pair).map_or(&[][..], Vec::as_slice);
-            texts.push(own);
-            // Where one is missing, the caption itself takes its place, marked as not there.
-            texts.extend((0..negatives).map(|k| others.get(k).map_or(own.as_str(), String::as_str)));
-        }
         let tokenizer = clip.tokenizer()?;
-        tokenizer.0.batch(&texts, &tokenizer.1)
+        tokenizer.0.batch(&batch.all_texts(), &tokenizer.1)
     }
 
     /// The token ids of this process's share of them, as wide as those of all.
     fn own_ids(&self, all: &Ids, batch: &Batch) -> Ids {
-        let each = 1 + batch.negatives();
-        let rows = batch.share.start * each..batch.share.end * each;
+        let rows = batch.text_share();
         let ids = all.ids[rows.start * all.len..rows.end * all.len].to_vec();
         Ids { ids, len: all.len, lens: all.lens[rows].to_vec(), truncated: all.truncated }
     }
@@ -207,6 +209,25 @@ impl Batch {
     /// How many captions that do not fit a pair has at most.
     pub(super) fn negatives(&self) -> usize {
         self.neg_texts.iter().map(Vec::len).max().unwrap_or(0).max(self.least_negatives)
+    }
+
+    /// All captions, each followed by those that do not fit.
+    fn all_texts(&self) -> Vec<&str> {
+        let negatives = self.negatives();
+        let mut texts: Vec<&str> = Vec::with_capacity(self.texts.len() * (1 + negatives));
+        for (pair, own) in self.texts.iter().enumerate() {
+            let others = self.neg_texts.get(pair).map_or(&[][..], Vec::as_slice);
+            texts.push(own);
+            // Where one is missing, the caption itself takes its place, marked as not there.
+            texts.extend((0..negatives).map(|k| others.get(k).map_or(own.as_str(), String::as_str)));
+        }
+        texts
+    }
+
+    /// Which of them are of this process's share.
+    fn text_share(&self) -> Range<usize> {
+        let each = 1 + self.negatives();
+        self.share.start * each..self.share.end * each
     }
 
     /// Which of them are there, (B, negatives) row by row.

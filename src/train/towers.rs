@@ -1,9 +1,9 @@
 //! What a batch is to the towers, and the towers as they are at one step.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Preprocess;
 use crate::model::readout::TokenReadout;
-use crate::model::{Clip, ImageTower, TextTower};
+use crate::model::{Clip, ImageTower, ProjectionHead, TextTower};
 use crate::text::Batch as Ids;
 use crate::weights::View;
 use candle_core::{Device, Tensor};
@@ -20,6 +20,10 @@ pub(super) enum Stream<'a> {
     },
     /// Texts.
     Texts(&'a Ids),
+    /// What the image tower's projection head takes, (items, features).
+    ImageFeatures(Tensor),
+    /// What the text tower's projection head takes, (items, features).
+    TextFeatures(Tensor),
 }
 
 /// A tower. There are two at a time, so their sizes do not matter.
@@ -27,6 +31,7 @@ pub(super) enum Stream<'a> {
 pub(super) enum Tower {
     Image(ImageTower),
     Text(TextTower),
+    Head(ProjectionHead),
 }
 
 /// What a tower gives for some items: embeddings (items, dim), not normalised, and tokens (items, tokens, dim) where they
@@ -42,6 +47,8 @@ impl Tower {
         match stream {
             Stream::Images { .. } => Self::image(clip, view),
             Stream::Texts(_) => Self::text(clip, view),
+            Stream::ImageFeatures(_) => Ok(Self::Head(clip.image_projection(view)?)),
+            Stream::TextFeatures(_) => Ok(Self::Head(clip.text_projection(view)?)),
         }
     }
 
@@ -71,13 +78,7 @@ impl Tower {
         let all = TokenReadout { layer: -1, norm: true, project: true, pool: None };
         match (self, stream) {
             (Self::Image(tower), Stream::Images { bytes, preprocess }) => {
-                let size = preprocess.len();
-                let images = bytes[range.start * size..range.end * size].chunks_exact(size);
-                let mut pixels = Vec::with_capacity(range.len() * size);
-                images.for_each(|image| pixels.extend(preprocess.normalize(image)));
-                let [height, width] = preprocess.size;
-                let pixels = Tensor::from_vec(pixels, (range.len(), 3, height, width), &Device::Cpu)?;
-                let pixels = pixels.to_device(clip.store().device())?.to_dtype(clip.store().dtype())?;
+                let pixels = pixels(clip, bytes, preprocess, range)?;
                 let read = match tokens {
                     true => {
                         let read = tower.tokens(&pixels, &all)?;
@@ -97,7 +98,25 @@ impl Tower {
                 let (rows, len) = trimmed(ids, range, clip);
                 Ok(Output { embeddings: tower.forward(&rows, len)?, tokens: None })
             }
-            _ => Err(crate::error::Error::run("a stream went to the wrong tower")),
+            (Self::Head(head), Stream::ImageFeatures(rows) | Stream::TextFeatures(rows)) if !tokens => {
+                let rows = rows.narrow(0, range.start, range.len())?;
+                Ok(Output { embeddings: head.forward(&rows)?, tokens: None })
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    /// What the projection head takes of a part of a stream, (items, features).
+    pub(super) fn features(&self, clip: &Clip, stream: &Stream<'_>, range: Range<usize>) -> Result<Tensor> {
+        match (self, stream) {
+            (Self::Image(tower), Stream::Images { bytes, preprocess }) => {
+                tower.features(&pixels(clip, bytes, preprocess, range)?)
+            }
+            (Self::Text(tower), Stream::Texts(ids)) => {
+                let (rows, len) = trimmed(ids, range, clip);
+                tower.features(&rows, len)
+            }
+            _ => Err(wrong()),
         }
     }
 }
@@ -108,8 +127,24 @@ impl Stream<'_> {
         match self {
             Self::Images { bytes, preprocess } => bytes.len() / preprocess.len().max(1),
             Self::Texts(ids) => ids.rows(),
+            Self::ImageFeatures(rows) | Self::TextFeatures(rows) => rows.dims().first().copied().unwrap_or(0),
         }
     }
+}
+
+fn wrong() -> Error {
+    Error::run("a stream went to the wrong tower")
+}
+
+/// Some images as the tower takes them, (items, 3, height, width).
+fn pixels(clip: &Clip, bytes: &[u8], preprocess: &Preprocess, range: Range<usize>) -> Result<Tensor> {
+    let size = preprocess.len();
+    let images = bytes[range.start * size..range.end * size].chunks_exact(size);
+    let mut pixels = Vec::with_capacity(range.len() * size);
+    images.for_each(|image| pixels.extend(preprocess.normalize(image)));
+    let [height, width] = preprocess.size;
+    let pixels = Tensor::from_vec(pixels, (range.len(), 3, height, width), &Device::Cpu)?;
+    Ok(pixels.to_device(clip.store().device())?.to_dtype(clip.store().dtype())?)
 }
 
 /// Rows of ids without the columns that are padding in all of them, where padding cannot be seen.

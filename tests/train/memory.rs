@@ -9,7 +9,7 @@ use clip_cli::train::objective::{
     self, Duplicates, Embeddings, Head, Negatives, OBJECTIVES, Pairs, Progress, Settings,
 };
 use clip_cli::train::select::{Selection, Train, select};
-use clip_cli::train::{Batch, Parts, Stepper};
+use clip_cli::train::{Batch, Features, Parts, Stepper};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -150,7 +150,7 @@ fn step_takes(size: usize) -> usize {
         start: None,
         teacher: None,
         average: None,
-        image_cache: None,
+        features: &Features::default(),
     };
     let progress = Progress { step: 0, steps: 10, epoch_steps: 10 };
     let mut take = || stepper.step(&batch, &mut objective, progress, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();

@@ -1,6 +1,6 @@
 //! Ten steps of training against PyTorch (`tests/golden/trajectory.py`), and batches in micro-batches.
 
-use candle_core::{DType, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use clip_cli::error::Result;
 use clip_cli::model::{Clip, LoadOptions, ModelFiles};
 use clip_cli::ops::normalize;
@@ -12,12 +12,12 @@ use clip_cli::train::objective::{self, Progress, Settings, Sum};
 use clip_cli::train::optim::{self, Optimizer};
 use clip_cli::train::schedule::{SCHEDULES, Schedule};
 use clip_cli::train::select::{Param, Selection, Train, select};
-use clip_cli::train::{Batch, Gradients, Parts, Step, Stepper};
+use clip_cli::train::{Batch, Features, Gradients, Parts, Step, Stepper};
 use clip_cli::weights::View;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Barrier, Mutex};
@@ -28,9 +28,13 @@ fn data(name: &str) -> PathBuf {
 
 /// A checkpoint with all its parameters as variables.
 fn open(name: &str, dtype: DType, checkpointing: bool) -> (Clip, Vec<Param>) {
+    open_with(name, dtype, checkpointing, Train::All)
+}
+
+fn open_with(name: &str, dtype: DType, checkpointing: bool, train: Train) -> (Clip, Vec<Param>) {
     let options = LoadOptions { dtype, ..LoadOptions::default() };
     let mut clip = Clip::open(ModelFiles::open(&data(name)).unwrap(), &options).unwrap();
-    let selection = Selection { train: Train::All, layer_decay: [1.0, 1.0], ..Selection::default() };
+    let selection = Selection { train, layer_decay: [1.0, 1.0], ..Selection::default() };
     let params = select(&clip, &selection).unwrap();
     let names = params.iter().map(|param| param.name.as_str());
     clip.store_mut().train(names).unwrap().checkpointing = checkpointing;
@@ -72,11 +76,6 @@ fn take_step(clip: &Clip, batch: &Batch, micro_batch: usize, loss: &str) -> Step
     step_of(clip, &Local, batch, micro_batch, &mut objective, 0)
 }
 
-fn objective(clip: &Clip, batch: &Batch, loss: &str) -> Sum {
-    let sizes = Settings::sizes(64, batch.index.len(), clip.spec.embed_dim, 0, 0);
-    objective::build(loss, &[], &sizes).unwrap()
-}
-
 fn step_of(
     clip: &Clip,
     group: &dyn Group,
@@ -84,6 +83,23 @@ fn step_of(
     micro_batch: usize,
     objective: &mut Sum,
     step: usize,
+) -> Step {
+    step_with(clip, group, batch, micro_batch, objective, step, &Features::default())
+}
+
+fn objective(clip: &Clip, batch: &Batch, loss: &str) -> Sum {
+    let sizes = Settings::sizes(64, batch.index.len(), clip.spec.embed_dim, 0, 0);
+    objective::build(loss, &[], &sizes).unwrap()
+}
+
+fn step_with(
+    clip: &Clip,
+    group: &dyn Group,
+    batch: &Batch,
+    micro_batch: usize,
+    objective: &mut Sum,
+    step: usize,
+    features: &Features,
 ) -> Step {
     let parts = Parts::of(clip).unwrap();
     let stepper = Stepper {
@@ -95,7 +111,7 @@ fn step_of(
         start: None,
         teacher: None,
         average: None,
-        image_cache: None,
+        features,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let progress = Progress { step, steps: 10, epoch_steps: 10 };
@@ -137,12 +153,12 @@ fn train(name: &str, dtype: DType, golden: &Value) -> (Vec<f64>, Vec<f64>, Vec<V
     let last = batch(&clip, steps, texts(steps).collect());
     let side = clip.preprocess().size[0];
     let pixels: Vec<f32> = last.pixels.chunks(3 * side * side).flat_map(|x| clip.preprocess().normalize(x)).collect();
-    let pixels = candle_core::Tensor::from_vec(pixels, (6, 3, side, side), &candle_core::Device::Cpu).unwrap();
+    let pixels = Tensor::from_vec(pixels, (6, 3, side, side), &Device::Cpu).unwrap();
     let images = clip.build_image(View::Constant).unwrap().forward(&pixels.to_dtype(dtype).unwrap()).unwrap();
     let tokenizer = clip.tokenizer().unwrap();
     let ids = tokenizer.0.batch(&last.texts, &tokenizer.1).unwrap();
     let captions = clip.build_text(View::Constant).unwrap().forward(&ids.ids, ids.len).unwrap();
-    let rows = |x: &candle_core::Tensor| {
+    let rows = |x: &Tensor| {
         normalize(x).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
     };
     let scale = vars(&clip)["logit_scale"].to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
@@ -210,6 +226,59 @@ fn a_cached_batch_is_a_plain_batch() {
         let (again, _) = open(name, DType::F32, true);
         let checkpointed = take_step(&again, &batch, 3, "clip");
         same_gradients(&plain.gradients, &checkpointed.gradients, 1e-5, &format!("{name} checkpointed"));
+    }
+}
+
+/// Pixels as the image tower takes them.
+fn pixels(clip: &Clip, batch: &Batch) -> Tensor {
+    let [height, width] = clip.preprocess().size;
+    let images = batch.pixels.chunks(3 * height * width);
+    let count = images.len();
+    let numbers: Vec<f32> = images.flat_map(|image| clip.preprocess().normalize(image)).collect();
+    Tensor::from_vec(numbers, (count, 3, height, width), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn features_that_are_kept_change_nothing() {
+    for (name, loss) in [
+        ("hf-clip-gelu", "clip"),
+        ("hf-siglip", "siglip"),
+        ("open_clip-resnet", "clip"),
+        ("open_clip-convnext", "negclip"),
+        ("open_clip-convnext-mlp", "clip"),
+        ("open_clip-mobileclip", "clip"),
+        ("open_clip-coca", "clip"),
+        ("open_clip-roberta", "negclip"),
+        ("hf-chinese-clip", "clip"),
+        ("hf-align", "clip"),
+        ("custom-text-effnet", "dcl"),
+    ] {
+        let (clip, params) = open_with(name, DType::F32, false, Train::Projections);
+        assert!(!Parts::of(&clip).unwrap().trains_trunks().contains(&true), "{name}");
+        let towers: BTreeSet<&str> = params.iter().filter_map(|param| param.ours.split('.').next()).collect();
+        // Two image towers have none: SigLIP's ends with attention, ALIGN's with a mean.
+        let expected = if ["hf-siglip", "hf-align"].contains(&name) { 2 } else { 3 };
+        assert_eq!(towers.len(), expected, "{name}: {towers:?}");
+        let texts: Vec<String> = (0..7).map(|n| format!("number {n} of {}", "many ".repeat(n))).collect();
+        let mut batch = batch(&clip, 3, texts);
+        if loss == "negclip" {
+            batch.neg_texts = (0..7).map(|n| vec![format!("not {n}")]).collect();
+        }
+        let mut features = Features::default();
+        let images = clip.image().unwrap().features(&pixels(&clip, &batch)).unwrap();
+        features.keep_images(images.flatten_all().unwrap().to_vec1().unwrap(), images.dim(1).unwrap());
+        features.keep_texts();
+        let with = |features: &Features, batch: &Batch, micro_batch| {
+            step_with(&clip, &Local, batch, micro_batch, &mut objective(&clip, batch, loss), 0, features)
+        };
+        let plain = with(&Features::default(), &batch, 7);
+        // A second time texts are known; no pixel is looked at.
+        let without = Batch { pixels: Vec::new(), ..batch.clone() };
+        for micro_batch in [7, 3, 3] {
+            let kept = with(&features, &without, micro_batch);
+            assert!((plain.loss - kept.loss).abs() <= 1e-6 * plain.loss.abs(), "{name}");
+            same_gradients(&plain.gradients, &kept.gradients, 1e-6, name);
+        }
     }
 }
 
@@ -332,7 +401,7 @@ fn every_parameter_gets_the_gradient_of_finite_differences() {
             let size = sum_of_squares(&gradients[name]).unwrap().sqrt() / (n as f64).sqrt();
             let sign = |at: usize| if (at * 7919 + seed) % 13 < 7 { 1.0 } else { -1.0 };
             let numbers: Vec<f64> = (0..n).map(|at| size * sign(at)).collect();
-            candle_core::Tensor::from_vec(numbers, var.shape(), var.device()).unwrap()
+            Tensor::from_vec(numbers, var.shape(), var.device()).unwrap()
         };
         let length = all.iter().map(|(name, var)| sum_of_squares(&direction(name, var)).unwrap()).sum::<f64>().sqrt();
         let h = 1e-5 / length;

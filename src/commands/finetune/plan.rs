@@ -14,11 +14,11 @@ use crate::train::embed::Reading;
 use crate::train::group::Group;
 use crate::train::objective::{self, Objective, Settings, Sum};
 use crate::train::optim::{self, Optimizer};
-use crate::train::run::{MakeNegatives, Run};
+use crate::train::run::{MakeNegatives, Run, images_stay};
 use crate::train::run_dir::{RunDir, State};
 use crate::train::schedule::{SCHEDULES, Schedule};
 use crate::train::select::Param;
-use crate::train::{Fits, Parts, input_size, objective_param};
+use crate::train::{Features, Fits, Parts, input_size, objective_param};
 use std::sync::Arc;
 
 /// Prepares a run, and does it.
@@ -56,9 +56,9 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
     let schedule = schedule(&config, data.epoch_steps(&config))?;
     let workers = args.data.workers.map_or(app.threads, std::num::NonZeroUsize::get);
     let reading = Reading { transform: plain_transform(&clip), workers, micro_batch: config.micro_batch };
-    let transform = match parts.trains_images() {
-        true => transform(&clip, &config)?,
-        false => reading.transform.clone(),
+    let transform = match images_stay(&parts, &config) {
+        true => reading.transform.clone(),
+        false => transform(&clip, &config)?,
     };
     // The first process looks at the model; the others wait for it.
     let validation = if group.rank() == 0 { data.validation(&config, &reading)? } else { None };
@@ -73,7 +73,7 @@ pub(super) fn run(app: &App, args: FinetuneArgs, group: &dyn Group) -> Result<St
         sampler,
         transform,
         negatives: negatives(&config)?,
-        image_cache: None,
+        features: Features::default(),
         composition: None,
         fits: Fits::default(),
         validation,
@@ -132,9 +132,7 @@ impl Begin<'_> {
             }
             run.validation = Some(validation);
         }
-        if !run.parts.trains_images() && !run.needs_pixels() {
-            run.image_cache = Some(run.embed_all(&tick)?);
-        }
+        run.keep_features(&tick)?;
         let ended = run.run(&directory, state, &watching);
         let drawn = watching.finish(&directory, &run, ended.as_ref().ok());
         // What ended the run is worth more than what became of its curves.

@@ -18,7 +18,7 @@ impl Run<'_> {
             share: (self.group.rank(), self.group.size()),
             neg_captions,
             neg_images,
-            images: self.image_cache.is_none(),
+            images: !self.features.has_images(),
             failure: Failure::Replace,
             ..LoaderOptions::new(self.config.batch_size, self.reading.workers)
         };
@@ -36,9 +36,9 @@ impl Run<'_> {
             return Ok(());
         }
         let check = || self.interrupt.check();
-        let mut images = match &self.image_cache {
-            Some(cache) => cache.clone(),
-            None => self.embed_all(&check)?,
+        let mut images = match self.features.all_images(self.clip)? {
+            Some(images) => images,
+            None => self.reading.every_image(self.clip, &self.corpus, &check)?,
         };
         let dim = self.clip.spec.embed_dim;
         images.chunks_exact_mut(dim).for_each(normalize_row);

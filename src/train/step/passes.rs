@@ -1,12 +1,12 @@
 //! The two passes: everything embedded as constants, and each micro-batch again with its gradients.
 
-use super::{Batch, Stepper};
+use super::Stepper;
 use crate::error::Result;
 use crate::ops::{self, Dropout};
 use crate::train::towers::{Output, Stream, Tower};
 use crate::weights::View;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -105,16 +105,6 @@ impl Stepper<'_> {
         }
         self.drop(None, 0);
         Ok(())
-    }
-
-    /// What images under a locked tower were embedded to, of the whole batch.
-    pub(super) fn cached(&self, cache: &[f32], batch: &Batch) -> Result<Side> {
-        let (dim, index) = (self.clip.spec.embed_dim, &batch.index);
-        let rows = index.iter().flat_map(|&row| &cache[row as usize * dim..][..dim]).copied().collect::<Vec<f32>>();
-        let rows = Tensor::from_vec(rows, (index.len(), dim), &Device::Cpu)?;
-        let rows = rows.to_device(self.clip.store().device())?.to_dtype(self.clip.store().dtype())?;
-        let rows_of = batch.share.clone();
-        Ok(Side { embeddings: Var::from_tensor(&rows)?, tokens: None, rows: rows_of, kept: None, trained: false })
     }
 
     /// Sets what dropout follows from: both passes see the same masks. Without a seed nothing is dropped.
