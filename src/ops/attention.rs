@@ -4,8 +4,11 @@
 //! them instead of keeping them.
 
 use super::gemm::{Packed, Product, View};
+use super::transpose::transpose;
 use super::{Mask, is_fused, pool, slice, softmax};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use rten_simd::ops::BitOps;
+use rten_simd::{Isa, SimdOp};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -107,6 +110,24 @@ impl<'a> Rows<'a> {
     fn head(self, dims: Dims, row: usize, h: usize) -> &'a [f32] {
         &self.data[row * self.stride + self.offset + h * dims.head..]
     }
+
+    /// Has a head of some rows come into the cache.
+    fn fetch(self, dims: Dims, [first, tokens]: [usize; 2], h: usize) {
+        for row in first..first + tokens {
+            Fetch(&self.head(dims, row, h)[..dims.head]).dispatch();
+        }
+    }
+}
+
+struct Fetch<'a>(&'a [f32]);
+
+impl SimdOp for Fetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.0.iter().step_by(16).for_each(|number| isa.f32().prefetch(number));
+    }
 }
 
 /// The same, to be written by several threads, each its own heads.
@@ -121,16 +142,15 @@ struct RowsMut {
 unsafe impl Sync for RowsMut {}
 
 impl RowsMut {
-    /// Copies (tokens, head) numbers to a head of the rows from `first` on.
+    /// Writes `scale · (a · b)` to a head of as many rows as `a` has, from this one on.
     ///
     /// # Safety
     /// `data` must have room for these rows, and no other thread may touch this head of them.
-    unsafe fn write(self, dims: Dims, [first, tokens]: [usize; 2], h: usize, from: &[f32]) {
-        for (t, row) in from.chunks(dims.head).enumerate().take(tokens) {
-            let start = (first + t) * self.stride + self.offset + h * dims.head;
-            // SAFETY: within the allocation and this thread's own, by the contract above.
-            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), self.data.add(start), dims.head) };
-        }
+    unsafe fn write(self, dims: Dims, [row, rows]: [usize; 2], h: usize, (a, b, scale): (View<'_>, &Packed, f32)) {
+        assert_eq!(b.shape().1, dims.head, "a head");
+        let product = Product { scale, ..Product::new(a, rows, b) };
+        // SAFETY: within the allocation and this thread's own, by the contract above.
+        unsafe { product.run_at(self.data.add(row * self.stride + self.offset + h * dims.head), self.stride) }
     }
 }
 
@@ -139,7 +159,6 @@ struct Scratch {
     scores: Vec<f32>,
     grads: Vec<f32>,
     turned: Vec<f32>,
-    out: Vec<f32>,
 }
 
 thread_local! {
@@ -148,7 +167,6 @@ thread_local! {
         scores: Vec::new(),
         grads: Vec::new(),
         turned: Vec::new(),
-        out: Vec::new(),
     });
 }
 
@@ -178,7 +196,6 @@ impl Fused {
     fn weights(&self, q: Rows<'_>, k: Rows<'_>, b: usize, h: usize, s: &mut Packed, scores: &mut Vec<f32>) {
         let Dims { queries, keys, head, .. } = self.dims;
         s.refill(View::turned(k.head(self.dims, b * keys, h), k.stride), head, keys);
-        scores.clear();
         scores.resize(queries * keys, 0.0);
         let q_head = View::rows(q.head(self.dims, self.query_row(b), h), q.stride);
         multiply(q_head, queries, s, self.dims.scale(), scores);
@@ -197,71 +214,81 @@ impl Fused {
         let width = heads * head;
         let mut out = Vec::with_capacity(items * queries * width);
         let place = RowsMut { data: out.as_mut_ptr(), stride: width, offset: 0 };
-        pool::run(items * heads, |part| {
-            let (b, h) = (part / heads, part % heads);
-            SCRATCH.with_borrow_mut(|s| {
+        self.each_head(
+            |b, h| {
+                q.fetch(self.dims, [self.query_row(b), queries], h);
+                [k, v].into_iter().for_each(|x| x.fetch(self.dims, [b * keys, keys], h));
+            },
+            |b, h, s| {
                 self.weights(q, k, b, h, &mut s.packed, &mut s.scores);
                 s.packed.refill(View::rows(v.head(self.dims, b * keys, h), v.stride), keys, head);
-                s.out.resize(queries * head, 0.0);
-                multiply(View::rows(&s.scores, keys), queries, &s.packed, 1.0, &mut s.out[..queries * head]);
-                // SAFETY: `out` has this shape, and part (b, h) is this thread's alone.
-                unsafe { place.write(self.dims, [b * queries, queries], h, &s.out) };
-            });
-        });
+                let product = (View::rows(&s.scores, keys), &s.packed, 1.0);
+                // SAFETY: `out` has this shape, and head (b, h) is this thread's alone.
+                unsafe { place.write(self.dims, [b * queries, queries], h, product) };
+            },
+        );
         // SAFETY: every head of every item was written.
         unsafe { out.set_len(items * queries * width) };
         (CpuStorage::F32(out), (items, queries, width).into())
     }
 
-    /// Writes the gradients of queries, keys and values.
-    fn backward(&self, [q, k, v]: [Rows<'_>; 3], grad: Rows<'_>, into: [RowsMut; 3]) {
-        let Dims { items, queries, keys, heads, head } = self.dims;
-        pool::run(items * heads, |part| {
-            let (b, h) = (part / heads, part % heads);
+    /// Calls `work` for each head of each item on the pool, and `fetch` for the one that the same thread works at next.
+    fn each_head(
+        &self,
+        fetch: impl Fn(usize, usize) + Sync + Send,
+        work: impl Fn(usize, usize, &mut Scratch) + Sync + Send,
+    ) {
+        let Dims { items, heads, .. } = self.dims;
+        let (count, at) = (items * heads, |i: usize| (i / heads, i % heads));
+        let part = (count / (4 * pool::threads())).clamp(1, heads);
+        pool::run(count.div_ceil(part), |first| {
+            let end = count.min((first + 1) * part);
             SCRATCH.with_borrow_mut(|s| {
-                let Scratch { packed, scores, grads, turned, out } = s;
-                out.resize(queries.max(keys) * head, 0.0);
-                self.weights(q, k, b, h, packed, scores);
-                let out_grad = grad.head(self.dims, b * queries, h);
-                // dV = Pᵀ dO
-                transpose(scores, queries, keys, turned);
-                packed.refill(View::rows(out_grad, grad.stride), queries, head);
-                multiply(View::rows(turned, queries), keys, packed, 1.0, &mut out[..keys * head]);
-                // SAFETY: here and below, head (b, h) is this thread's alone.
-                unsafe { into[2].write(self.dims, [b * keys, keys], h, out) };
-                // dP = dO Vᵀ, then through the softmax
-                packed.refill(View::turned(v.head(self.dims, b * keys, h), v.stride), head, keys);
-                grads.resize(queries * keys, 0.0);
-                let grads = &mut grads[..queries * keys];
-                multiply(View::rows(out_grad, grad.stride), queries, packed, 1.0, grads);
-                for (p, g) in scores.chunks(keys).zip(grads.chunks_mut(keys)) {
-                    softmax::row_backward(p, g);
+                for i in first * part..end {
+                    if i + 1 < end {
+                        let (b, h) = at(i + 1);
+                        fetch(b, h);
+                    }
+                    let (b, h) = at(i);
+                    work(b, h, s);
                 }
-                // dQ = scale · dS K
-                packed.refill(View::rows(k.head(self.dims, b * keys, h), k.stride), keys, head);
-                let out_q = &mut out[..queries * head];
-                multiply(View::rows(grads, keys), queries, packed, self.dims.scale(), out_q);
-                // SAFETY: as above.
-                unsafe { into[0].write(self.dims, [self.query_row(b), queries], h, out) };
-                // dK = scale · dSᵀ Q
-                transpose(grads, queries, keys, turned);
-                packed.refill(View::rows(q.head(self.dims, self.query_row(b), h), q.stride), queries, head);
-                let out_k = &mut out[..keys * head];
-                multiply(View::rows(turned, queries), keys, packed, self.dims.scale(), out_k);
-                // SAFETY: as above.
-                unsafe { into[1].write(self.dims, [b * keys, keys], h, out) };
             });
         });
     }
-}
 
-/// `to[j, i] = from[i, j]` for a (rows, columns) matrix.
-fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut Vec<f32>) {
-    to.resize(rows * columns, 0.0);
-    for (i, row) in from.chunks(columns).enumerate().take(rows) {
-        for (j, &value) in row.iter().enumerate() {
-            to[j * rows + i] = value;
-        }
+    /// Writes the gradients of queries, keys and values.
+    fn backward(&self, [q, k, v]: [Rows<'_>; 3], grad: Rows<'_>, into: [RowsMut; 3]) {
+        let Dims { queries, keys, head, .. } = self.dims;
+        let work = |b: usize, h: usize, s: &mut Scratch| {
+            let Scratch { packed, scores, grads, turned } = s;
+            self.weights(q, k, b, h, packed, scores);
+            let out_grad = grad.head(self.dims, b * queries, h);
+            // dV = Pᵀ dO
+            turned.resize(queries * keys, 0.0);
+            transpose(scores, keys, [queries, keys], turned, queries);
+            packed.refill(View::rows(out_grad, grad.stride), queries, head);
+            // SAFETY: here and below, head (b, h) is this thread's alone, and `into` has its rows.
+            unsafe { into[2].write(self.dims, [b * keys, keys], h, (View::rows(turned, queries), packed, 1.0)) };
+            // dP = dO Vᵀ, then through the softmax
+            packed.refill(View::turned(v.head(self.dims, b * keys, h), v.stride), head, keys);
+            grads.resize(queries * keys, 0.0);
+            multiply(View::rows(out_grad, grad.stride), queries, packed, 1.0, grads);
+            for (p, g) in scores.chunks(keys).zip(grads.chunks_mut(keys)) {
+                softmax::row_backward(p, g);
+            }
+            // dQ = scale · dS K
+            packed.refill(View::rows(k.head(self.dims, b * keys, h), k.stride), keys, head);
+            let (query, product) = (self.query_row(b), (View::rows(grads, keys), &*packed, self.dims.scale()));
+            // SAFETY: as above.
+            unsafe { into[0].write(self.dims, [query, queries], h, product) };
+            // dK = scale · dSᵀ Q
+            transpose(grads, keys, [queries, keys], turned, queries);
+            packed.refill(View::rows(q.head(self.dims, query, h), q.stride), queries, head);
+            let product = (View::rows(turned, queries), &*packed, self.dims.scale());
+            // SAFETY: as above.
+            unsafe { into[1].write(self.dims, [b * keys, keys], h, product) };
+        };
+        self.each_head(|_, _| (), work);
     }
 }
 

@@ -6,8 +6,10 @@
 //! thread computes it.
 
 pub use super::layer_norm::Norm;
+use super::loose::Loose;
 use super::pack::pack_tile;
-pub use super::pack::{Packed, View};
+pub use super::pack::{Packed, Source, View};
+use super::scratch::with_packed;
 use super::tile::{Block, Finish, Out, ROWS};
 use super::{Activation, pool};
 use rten_simd::SimdOp;
@@ -68,6 +70,10 @@ impl<'a> Product<'a> {
     /// Computes it on the pool; `out` has room for all rows.
     fn spread(self, out: Out) {
         self.check(out.stride);
+        let plain = self.norm.is_none() || self.a.row_stride == self.b.k;
+        if let Some(loose) = self.b.read_once(self.m).filter(|_| plain) {
+            return self.read(loose, out);
+        }
         let (m, (k, n)) = (self.m, self.b.shape());
         let threads = if m * n * k < SMALL { 1 } else { pool::threads() };
         let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(self.b.width));
@@ -89,6 +95,30 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// Computes it on the pool with a weight where it lies.
+    fn read(self, loose: &Loose, out: Out) {
+        let (m, (k, n), width) = (self.m, self.b.shape(), self.b.width);
+        let normed = self.norm.map(|norm| norm.rows(&self.a.data[..m * k]));
+        let a = normed.as_deref().map_or(self.a, |rows| View::rows(rows, k));
+        let (panels, group) = (n.div_ceil(width), loose.group());
+        pool::run(panels.div_ceil(group), |part| {
+            let columns = part * group * width..n.min((part + 1) * group * width);
+            with_packed(|b| {
+                loose.pack(part * group..panels.min((part + 1) * group), n, b);
+                let onto = match self.onto {
+                    Onto::Numbers(numbers) => Onto::Numbers(&numbers[columns.start..]),
+                    onto => onto,
+                };
+                let bias = self.bias.map(|bias| &bias[columns.clone()]);
+                let product = Product { a, b, norm: None, bias, onto, ..self };
+                let (out, panels) = (out.at_column(columns.start), columns.len().div_ceil(width));
+                // SAFETY: these columns of `out` are this part's, and exist.
+                unsafe { product.part(out, 0..m, 0..panels) }
+            });
+        });
+        loose.release();
+    }
+
     /// The same as new numbers, row after row.
     pub fn make(self) -> Vec<f32> {
         let n = self.b.n;
@@ -103,9 +133,18 @@ impl<'a> Product<'a> {
     /// The same on the calling thread.
     pub fn run_here(self, out: &mut [f32], stride: usize) {
         let out = self.place(out, stride);
+        // SAFETY: this thread owns all of `out`, which is long enough.
+        unsafe { self.run_at(out.data, stride) }
+    }
+
+    /// The same where others write between the rows.
+    ///
+    /// # Safety
+    /// There must be room for these rows, `stride` numbers apart, and no other thread may touch them.
+    pub(super) unsafe fn run_at(self, data: *mut f32, stride: usize) {
         self.check(stride);
-        // SAFETY: this thread owns all of `out`.
-        unsafe { self.part(out, 0..self.m, 0..self.b.n.div_ceil(self.b.width)) }
+        // SAFETY: the caller's promise.
+        unsafe { self.part(Out { data, stride }, 0..self.m, 0..self.b.n.div_ceil(self.b.width)) }
     }
 
     /// Where the output goes, which must be long enough.

@@ -23,6 +23,7 @@ pub mod int8;
 pub mod layer_norm;
 pub mod linear;
 mod lines;
+mod loose;
 pub mod low_rank;
 pub mod mask;
 pub mod normalize;
@@ -38,6 +39,7 @@ mod sigmoid;
 pub mod softmax;
 mod team;
 mod tile;
+mod transpose;
 pub mod turn;
 pub mod unfold;
 

@@ -1,9 +1,13 @@
 //! Matrices laid out for the kernel of [`super::gemm`].
 
 use super::lines::Lines;
+use super::loose::Loose;
+pub use super::loose::Source;
+use super::transpose::transpose;
 use super::{Activation, pool};
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
+use std::sync::Arc;
 
 /// A strided matrix in memory: element (row, column) is at `row * row_stride + column * column_stride`.
 #[derive(Clone, Copy)]
@@ -36,6 +40,8 @@ pub struct Packed {
     pub(super) n: usize,
     pub(super) width: usize,
     pub(super) panels: Lines<f32>,
+    /// In the place of panels, a weight that lies elsewhere.
+    pub(super) loose: Option<Box<Loose>>,
 }
 
 impl Default for Packed {
@@ -53,30 +59,18 @@ impl Packed {
         packed
     }
 
-    /// Packs a weight whose rows come in several parts, each of `k` inputs a row: a whole number of panels in all parts
-    /// but the last.
-    pub fn from_parts(parts: &[&[f32]], k: usize) -> Option<Self> {
-        let rows = |part: &[f32]| part.len().checked_div(k).filter(|rows| rows * k == part.len());
-        let (mut packed, n) = (Self::empty(), parts.iter().try_fold(0, |n, part| Some(n + rows(part)?))?);
-        packed.allocate(k, n);
-        let (width, panel_len, mut panels) = (packed.width, k * packed.width, &mut *packed.panels);
-        for (i, part) in parts.iter().enumerate() {
-            let rows = rows(part)?;
-            if rows % width != 0 && i + 1 < parts.len() {
-                return None;
-            }
-            let (own, rest) = panels.split_at_mut(rows.div_ceil(width) * panel_len);
-            pool::chunks(own, panel_len, |p, panel| pack_panel(View::turned(part, k), k, rows, p, width, panel));
-            panels = rest;
-        }
-        Some(packed)
+    /// A weight of `k` inputs that lies elsewhere and is packed when that is worth it: `None` if its parts do not fit. All
+    /// parts but the last must be a whole number of panels.
+    pub fn of_source(source: Arc<dyn Source>, k: usize) -> Option<Self> {
+        let empty = Self::empty();
+        let (loose, n) = Loose::new(source, k, empty.width)?;
+        Some(Self { k, n, loose: Some(Box::new(loose)), ..empty })
     }
 
     /// Packs `act` of `k` × `n` numbers seen through a view on the pool, reusing this value's memory.
     pub fn fill(&mut self, view: View<'_>, k: usize, n: usize, act: Activation) {
-        self.allocate(k, n);
         let (width, panel_len) = (self.width, k * self.width);
-        pool::chunks(&mut self.panels, panel_len.max(1), |p, panel| {
+        pool::chunks(self.room(k, n), panel_len.max(1), |p, panel| {
             pack_panel(view, k, n, p, width, panel);
             act.apply(panel);
         });
@@ -84,15 +78,17 @@ impl Packed {
 
     /// Packs `k` × `n` numbers seen through a view, reusing this value's memory. Single-threaded.
     pub fn refill(&mut self, view: View<'_>, k: usize, n: usize) {
-        self.allocate(k, n);
         let (width, panel_len) = (self.width, k * self.width);
-        for (p, panel) in self.panels.chunks_mut(panel_len.max(1)).enumerate() {
+        for (p, panel) in self.room(k, n).chunks_mut(panel_len.max(1)).enumerate() {
             pack_panel(view, k, n, p, width, panel);
         }
     }
 
     /// The numbers in checkpoint layout: `n` rows of `k` inputs each.
     pub fn unpacked(&self) -> Vec<f32> {
+        if let Some(loose) = &self.loose {
+            return loose.rows();
+        }
         let mut weight = vec![0.0; self.n * self.k];
         if self.k > 0 {
             pool::chunks(&mut weight, self.width * self.k, |p, rows| {
@@ -115,7 +111,7 @@ impl Packed {
 
     /// An empty value to [`Packed::refill`].
     pub fn empty() -> Self {
-        Self { k: 0, n: 0, width: panel_width(), panels: Lines::default() }
+        Self { k: 0, n: 0, width: panel_width(), panels: Lines::default(), loose: None }
     }
 
     /// The shape: inputs, outputs.
@@ -123,14 +119,26 @@ impl Packed {
         (self.k, self.n)
     }
 
-    fn allocate(&mut self, k: usize, n: usize) {
-        (self.k, self.n, self.width) = (k, n, panel_width());
-        // What was there is written over, but for the padding of the last panel, which no one reads into a result.
+    /// The panels.
+    pub(super) fn panels(&self) -> &[f32] {
+        self.loose.as_ref().map_or(&*self.panels, |loose| loose.panels())
+    }
+
+    /// The weight that lies elsewhere, if a product of so many rows reads it there.
+    pub(super) fn read_once(&self, rows: usize) -> Option<&Loose> {
+        self.loose.as_deref().filter(|loose| loose.is_read_once(rows))
+    }
+
+    /// Room for the panels of `k` × `n` numbers. What was there is to be written over, but for the padding of the last
+    /// panel, which no one reads into a result.
+    pub(super) fn room(&mut self, k: usize, n: usize) -> &mut [f32] {
+        (self.k, self.n, self.width, self.loose) = (k, n, panel_width(), None);
         self.panels.resize(n.div_ceil(self.width) * self.width * k);
+        &mut self.panels
     }
 }
 
-fn pack_panel(view: View<'_>, k: usize, n: usize, p: usize, width: usize, panel: &mut [f32]) {
+pub(super) fn pack_panel(view: View<'_>, k: usize, n: usize, p: usize, width: usize, panel: &mut [f32]) {
     let first = p * width;
     let columns = width.min(n - first);
     if view.column_stride == 1 {
@@ -140,21 +148,13 @@ fn pack_panel(view: View<'_>, k: usize, n: usize, p: usize, width: usize, panel:
         return;
     }
     if view.row_stride == 1 {
-        for (block, out) in panel.chunks_mut(width * STEPS).enumerate().take(k.div_ceil(STEPS)) {
-            let steps = STEPS.min(k - block * STEPS);
-            let from = &view.data[first * view.column_stride + block * STEPS..];
-            turn(from, view.column_stride, columns, steps, out, width);
-        }
-        return;
+        return transpose(&view.data[first * view.column_stride..], view.column_stride, [columns, k], panel, width);
     }
     for (row, out) in panel.chunks_mut(width).enumerate().take(k) {
         let from = view.data[row * view.row_stride + first * view.column_stride..].iter().step_by(view.column_stride);
         out[..columns].iter_mut().zip(from).for_each(|(out, value)| *out = *value);
     }
 }
-
-/// How many steps are packed at a time, so that what is read and what is written both stay in the first cache.
-const STEPS: usize = 16;
 
 /// Packs rows `first .. first + rows` of the left side into `tile`: for each of `k` steps `height` numbers, one a row.
 /// Rows beyond `rows` are zero.
@@ -169,31 +169,7 @@ pub(super) fn pack_tile(a: View<'_>, first: usize, rows: usize, height: usize, k
         return;
     }
     assert_eq!(a.column_stride, 1, "a left side whose rows or columns are contiguous");
-    for (block, out) in tile.chunks_mut(height * STEPS).enumerate() {
-        let steps = STEPS.min(k - block * STEPS);
-        turn(&a.data[first * a.row_stride + block * STEPS..], a.row_stride, rows, steps, out, height);
-    }
-}
-
-/// Writes the transpose of `rows` × `steps` numbers, `stride` apart, as `steps` rows `height` apart.
-fn turn(from: &[f32], stride: usize, rows: usize, steps: usize, to: &mut [f32], height: usize) {
-    if rows < 4 || steps < 4 {
-        for row in 0..rows {
-            let from = &from[row * stride..][..steps];
-            to[row..].iter_mut().step_by(height).zip(from).for_each(|(to, value)| *to = *value);
-        }
-        return;
-    }
-    // Squares of four, which are turned in registers; the last of a row or column may lie over the one before.
-    for row in (0..rows).step_by(4).map(|row| row.min(rows - 4)) {
-        for step in (0..steps).step_by(4).map(|step| step.min(steps - 4)) {
-            let line = |i: usize| <[f32; 4]>::try_from(&from[(row + i) * stride + step..][..4]).unwrap_or_default();
-            let [a, b, c, d] = [line(0), line(1), line(2), line(3)];
-            for i in 0..4 {
-                to[(step + i) * height + row..][..4].copy_from_slice(&[a[i], b[i], c[i], d[i]]);
-            }
-        }
-    }
+    transpose(&a.data[first * a.row_stride..], a.row_stride, [rows, k], tile, height);
 }
 
 /// The width of a panel: two vector registers of the instruction set that will run.

@@ -42,6 +42,13 @@ pub(super) struct Out {
     pub(super) stride: usize,
 }
 
+impl Out {
+    /// From this column on.
+    pub(super) fn at_column(self, column: usize) -> Self {
+        Self { data: self.data.wrapping_add(column), ..self }
+    }
+}
+
 // SAFETY: `Out` is only written through `Product::part`, whose callers hand disjoint parts to different threads.
 unsafe impl Sync for Out {}
 // SAFETY: as above.
@@ -53,7 +60,8 @@ impl SimdOp for Block<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let (k, width) = (self.b.k, self.b.width);
-        let panel = |p: usize| &self.b.panels[p * k * width..][..k * width];
+        let panels = self.b.panels();
+        let panel = |p: usize| &panels[p * k * width..][..k * width];
         let tiles = self.rows.div_ceil(ROWS);
         let mut sums = [0.0; NUMBERS];
         for p in self.panels.clone() {
@@ -215,7 +223,7 @@ mod tests {
             let (step, column) = (at / width % k, at / (width * k) * width + at % width);
             *number = if column < n { w[column * k + step] } else { f32::NAN };
         }
-        Packed { k, n, width, panels }
+        Packed { k, n, width, panels, loose: None }
     }
 
     /// What a product is made of: `onto + act(scale · a wᵀ + bias)`.

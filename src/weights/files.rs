@@ -1,6 +1,7 @@
 //! One checkpoint's tensors: a single file, shards with an index, or bytes in the binary.
 
 use super::entry::{Entry, Stretch};
+use super::mapped::Mapped;
 use super::{archive, kept_hash, npz, torch};
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -43,7 +44,7 @@ pub struct Files {
 #[derive(Debug)]
 struct Shard {
     name: String,
-    bytes: Bytes,
+    bytes: Arc<Bytes>,
     kind: Kind,
     tensors: BTreeMap<String, Entry>,
     /// What tells the file's content from what it was, if that is known.
@@ -188,7 +189,7 @@ impl Files {
 
     /// The bytes of the files, with their names.
     pub fn contents(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.shards.iter().map(|shard| (shard.name.as_str(), &*shard.bytes))
+        self.shards.iter().map(|shard| (shard.name.as_str(), &**shard.bytes))
     }
 
     /// Where a tensor lies in its file.
@@ -223,16 +224,15 @@ impl Files {
         Ok(Some(Raw { dtype: entry.dtype(), shape: entry.shape().to_vec(), bytes }))
     }
 
-    /// A tensor's numbers as they lie in the file, if they are f32 and lie there one after the other.
-    pub fn mapped_f32(&self, name: &str) -> Option<&[f32]> {
+    /// A tensor's numbers where they lie in the file, if they are f32 and lie there one after the other.
+    pub fn mapped_f32(&self, name: &str) -> Option<Mapped> {
         let (shard, entry) = self.entry(name)?;
         let Ok(Cow::Borrowed(bytes)) = shard.read(entry) else { return None };
-        if entry.dtype() != Dtype::F32 || cfg!(target_endian = "big") {
+        if entry.dtype() != Dtype::F32 {
             return None;
         }
-        // SAFETY: any bytes are numbers.
-        let (before, numbers, after) = unsafe { bytes.align_to::<f32>() };
-        (before.is_empty() && after.is_empty()).then_some(numbers)
+        let start = bytes.as_ptr().addr() - shard.bytes.as_ptr().addr();
+        Mapped::new(shard.bytes.clone(), start..start + bytes.len())
     }
 
     /// Lets the system take back the memory of files that were read: what is asked for again is read again.
@@ -316,7 +316,7 @@ impl Files {
 impl Shard {
     fn release(&self) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = &self.bytes {
+        if let Bytes::Mapped(map) = &*self.bytes {
             // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
             // the system refuses, they stay.
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
@@ -332,7 +332,7 @@ impl Shard {
     }
 
     fn new(name: String, bytes: Bytes, kind: Kind, tensors: BTreeMap<String, Entry>) -> Self {
-        Self { name, bytes, kind, tensors, stamp: None, inflated: Mutex::default() }
+        Self { name, bytes: Arc::new(bytes), kind, tensors, stamp: None, inflated: Mutex::default() }
     }
 
     /// Reads safetensors.

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod files;
 mod kept_hash;
 pub mod layout;
+mod mapped;
 pub mod npz;
 pub mod pickle;
 pub mod store;

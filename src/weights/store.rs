@@ -1,5 +1,6 @@
 //! Hands parameters to the towers and keeps account of every tensor.
 
+use super::mapped::Stacked;
 use super::trained::{self, Trained, View};
 use super::{Files, Form, Layout, Recipe};
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::ops::gemm::Packed;
 use crate::ops::{LayerNorm, Linear, LowRank};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A checkpoint seen under our parameter names.
 #[derive(Debug)]
@@ -335,7 +336,7 @@ impl Params<'_> {
         }
     }
 
-    /// A weight packed straight from the files, where it lies there as the kernel takes it, and nothing trains it.
+    /// A weight that is read where it lies in the files, where it lies there as the kernel takes it, and nothing trains it.
     fn packed(&self, name: &str, outputs: usize, inputs: usize) -> Option<Packed> {
         let store = self.store;
         if store.trained.is_some() || store.int8 || store.dtype != DType::F32 || !store.device.is_cpu() {
@@ -350,9 +351,8 @@ impl Params<'_> {
             [_, k] if *k == inputs => store.files.mapped_f32(name),
             _ => None,
         };
-        let parts: Vec<&[f32]> = recipe.names.iter().map(part).collect::<Option<_>>()?;
-        let packed = Packed::from_parts(&parts, inputs).filter(|packed| packed.shape() == (inputs, outputs))?;
-        store.files.release();
+        let parts = Stacked(recipe.names.iter().map(part).collect::<Option<_>>()?);
+        let packed = Packed::of_source(Arc::new(parts), inputs).filter(|packed| packed.shape() == (inputs, outputs))?;
         store.account.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.extend(recipe.names);
         Some(packed)
     }
