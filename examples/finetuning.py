@@ -40,6 +40,10 @@ OBJECTIVES = [
     ("degla", ["--loss", "degla", "--text-negatives", "swap,replace", "--per-caption", "4"]),
     ("clip, batches of neighbours", ["--mine", "hard"]),
     ("clip, batches of clusters", ["--mine", "cluster"]),
+    ("negclip, mined captions", ["--loss", "negclip", "--mine", "columns"]),
+    ("clip, queue of 256", ["--extra-negatives", "queue=256"]),
+    ("clip, queue and draws", ["--extra-negatives", "queue=256,sample=16"]),
+    ("clip, MoCHi", ["--extra-negatives", "queue=256", "--mochi", "64,32,8"]),
 ]
 
 WHAT = [

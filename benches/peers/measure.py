@@ -30,7 +30,7 @@ def once(process):
 
 
 def by_turns(processes, rounds, results):
-    """Adds to `results`: {case: {side: {"seconds": an item, …, "peak": bytes, "version": …}}}."""
+    """Adds to `results`: {case: {side: {"seconds": an item, …, "peak": bytes, "rounds": …, "version": …}}}."""
     if processes[0].wall:
         # Files come from the page cache, for all sides alike.
         for process in processes:
@@ -42,6 +42,7 @@ def by_turns(processes, rounds, results):
                 side = results.setdefault(case, {}).setdefault(process.side, {"seconds": [], "peak": 0})
                 side["seconds"] += [t / items for t in seconds[key]]
                 side["peak"] = max(side["peak"], peak)
+                side["rounds"] = side.get("rounds", 0) + 1
                 side |= {"version": version} if version else {}
         print(".", end="", file=sys.stderr, flush=True)
     print(f" {', '.join(case for case, _ in processes[0].cases.values())}", file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import floor
 
 BEGIN, END = "<!-- bench-peers -->", "<!-- end of bench-peers -->"
-COLUMNS = ["", "here", "best peer", "ratio", "goal", "all peers"]
+COLUMNS = ["", "here", "best peer", "ratio", "goal", "rounds", "all peers"]
 
 
 def line(cells):
@@ -33,6 +33,7 @@ def rows(row, cases):
         numbers = {side: number(row, found) for side, found in sides.items()}
         ours = numbers.pop("clip-cli", None)
         here = short(ours) if ours is not None else "not yet"
+        rounds = str(max(found.get("rounds", 1) for found in sides.values()))
         for peers, goal in row.goals:
             among = {side: numbers[side] for side in peers if side in numbers}
             if not among:
@@ -40,10 +41,10 @@ def rows(row, cases):
             best = min(among, key=among.get)
             held = [ratio(ours / among[best], goal), f"{goal:.2f}"] if ours is not None else ["", f"{goal:.2f}"]
             others = ", ".join(f"{side} {short(x)}" for side, x in sorted(among.items(), key=lambda pair: pair[1]))
-            yield [case, here, f"{short(among[best])} {best}", *held, others]
+            yield [case, here, f"{short(among[best])} {best}", *held, rounds, others]
         if case in row.limits:
             limit = row.limits[case] * 1e3
-            yield [case, here, "", ratio(ours / limit, 1), f"{limit:.0f} ms", ""]
+            yield [case, here, "", ratio(ours / limit, 1), f"{limit:.0f} ms", rounds, ""]
 
 
 def training(cases):
@@ -51,7 +52,7 @@ def training(cases):
         ours, torch = sides["clip-cli"], sides["torch"]
         for what, goal, of in [("s a step", 1.0, lambda s: s["seconds"][0]), ("GB", 0.7, lambda s: s["peak"] / 1e9)]:
             a, b = of(ours), of(torch)
-            yield [f"{case}, {what}", f"{a:.2f}", f"{b:.2f} torch eager", ratio(a / b, goal), f"{goal:.2f}", ""]
+            yield [f"{case}, {what}", f"{a:.2f}", f"{b:.2f} torch eager", ratio(a / b, goal), f"{goal:.2f}", "1", ""]
 
 
 def processor():
@@ -70,7 +71,7 @@ def markdown(results, rows_known):
     parts = sorted({part for version in versions for part in version.split(", ")})
     out = [
         f"{about['date']}, commit {commit}, {processor()}, {about['threads']} threads, "
-        f"{'`--quick`, ' if about['quick'] else ''}{about['rounds']} rounds by turns. {', '.join(parts)}.",
+        f"{'`--quick`, ' if about['quick'] else ''}by turns. {', '.join(parts)}.",
     ]
     for name in [*rows_known, "training"]:
         cases, row = results["rows"].get(name), rows_known.get(name)

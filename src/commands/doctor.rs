@@ -99,7 +99,7 @@ impl Command for Doctor {
             version: env!("CARGO_PKG_VERSION"),
             platform: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             cpu: cpu_name(),
-            instruction_set: crate::ops::instruction_set(),
+            instruction_set: crate::ops::instruction_set(true),
             threads: app.threads,
             device: format!("{:?}", app.device.location()),
             devices: devices(),

@@ -181,7 +181,7 @@ impl Embed {
             normalized: self.output.normalizes(readout == Readout::Embedding),
             device: app.device_kind().to_owned(),
             compute_dtype: clip.store().precision().to_owned(),
-            instruction_set: instruction_set().to_owned(),
+            instruction_set: instruction_set(clip.store().is_int8()).to_owned(),
             shard: self.output.shard(),
         }
     }

@@ -3,7 +3,7 @@
 use super::spec::{BlocksSpec, NormPlace, QkvBias};
 use crate::error::Result;
 use crate::ops::{Activation, LayerNorm, Linear, Mask, Places, Rotation};
-use crate::ops::{Bypass, at_places, branch, mlp, rejoin, self_attention, self_attention_at};
+use crate::ops::{Bypass, at_places, branch, coarse_self_attention, mlp, rejoin, self_attention, self_attention_at};
 use crate::weights::Params;
 use candle_core::Tensor;
 
@@ -137,6 +137,7 @@ impl Block {
         }
         Ok(match sight.places {
             Some(places) => self_attention_at(&qkv, self.spec.heads, sight.mask, places)?,
+            None if self.qkv.is_quantized() => coarse_self_attention(&qkv, self.spec.heads, sight.mask)?,
             None => self_attention(&qkv, self.spec.heads, sight.mask)?,
         })
     }

@@ -4,11 +4,12 @@
 //! them instead of keeping them.
 
 use super::gemm::{Packed, Product, View};
+#[cfg(target_arch = "x86_64")]
+use super::half;
+use super::heads::{Dims, Rows, RowsMut};
 use super::transpose::transpose;
 use super::{Mask, is_fused, pool, slice, softmax};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Result, Shape, Tensor};
-use rten_simd::ops::BitOps;
-use rten_simd::{Isa, SimdOp};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -30,10 +31,21 @@ pub fn self_attention(qkv: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor>
     let width = width / 3;
     let dims = Dims { items, queries: tokens, keys: tokens, heads, head: width / heads };
     if is_fused(qkv) {
-        return qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: None });
+        return qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: None, coarse: false });
     }
     let part = |i| qkv.narrow(2, i * width, width);
     composed(&part(0)?, &part(1)?, &part(2)?, heads, mask)
+}
+
+/// The same for towers that compute in 8-bit integers: on processors that multiply tiles of bf16 numbers, products have
+/// inputs so rounded where every token sees all others. No gradient flows through it.
+pub fn coarse_self_attention(qkv: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor> {
+    let (items, tokens, width) = qkv.dims3()?;
+    let dims = Dims { items, queries: tokens, keys: tokens, heads, head: width / 3 / heads };
+    if !is_fused(qkv) || !matches!(mask, Mask::None) || !has_tiles() {
+        return self_attention(qkv, heads, mask);
+    }
+    qkv.contiguous()?.apply_op1_no_bwd(&Fused { dims, mask: Mask::None, places: None, coarse: true })
 }
 
 /// The same for one query of each item: returns (items, width).
@@ -45,7 +57,7 @@ pub fn self_attention_at(qkv: &Tensor, heads: usize, mask: &Mask, places: &Place
         candle_core::bail!("{} places among {items} items of {tokens} tokens", places.len());
     }
     let y = if is_fused(qkv) {
-        qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: Some(places.clone()) })?
+        qkv.contiguous()?.apply_op1(Fused { dims, mask: mask.clone(), places: Some(places.clone()), coarse: false })?
     } else {
         let part = |i| qkv.narrow(2, i * width, width);
         compose(dims, Some(places), &at_places(&part(0)?, places)?.unsqueeze(1)?, &part(1)?, &part(2)?, mask)?
@@ -58,7 +70,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Mask) 
     if is_fused(q) {
         let (items, queries, width) = q.dims3()?;
         let dims = Dims { items, queries, keys: k.dim(1)?, heads, head: width / heads };
-        let op = Fused { dims, mask: mask.clone(), places: None };
+        let op = Fused { dims, mask: mask.clone(), places: None, coarse: false };
         return q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op);
     }
     composed(q, k, v, heads, mask)
@@ -82,76 +94,12 @@ fn compose(dims: Dims, places: Option<&Places>, q: &Tensor, k: &Tensor, v: &Tens
     softmax::composed(&scores)?.matmul(&v)?.transpose(1, 2)?.reshape((items, queries, heads * head))
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Dims {
-    items: usize,
-    queries: usize,
-    keys: usize,
-    heads: usize,
-    head: usize,
-}
-
-impl Dims {
-    fn scale(self) -> f32 {
-        (self.head as f32).powf(-0.5)
-    }
-}
-
-/// Queries, keys or values of all items and heads: (items, tokens, `stride`), of which `offset ..` are ours.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [f32],
-    stride: usize,
-    offset: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// A head of the rows from this one on.
-    fn head(self, dims: Dims, row: usize, h: usize) -> &'a [f32] {
-        &self.data[row * self.stride + self.offset + h * dims.head..]
-    }
-
-    /// Has a head of some rows come into the cache.
-    fn fetch(self, dims: Dims, [first, tokens]: [usize; 2], h: usize) {
-        for row in first..first + tokens {
-            Fetch(&self.head(dims, row, h)[..dims.head]).dispatch();
-        }
-    }
-}
-
-struct Fetch<'a>(&'a [f32]);
-
-impl SimdOp for Fetch<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        self.0.iter().step_by(16).for_each(|number| isa.f32().prefetch(number));
-    }
-}
-
-/// The same, to be written by several threads, each its own heads.
-#[derive(Clone, Copy)]
-struct RowsMut {
-    data: *mut f32,
-    stride: usize,
-    offset: usize,
-}
-
-// SAFETY: every thread writes only the head that it was given, see `write`.
-unsafe impl Sync for RowsMut {}
-
-impl RowsMut {
-    /// Writes `scale · (a · b)` to a head of as many rows as `a` has, from this one on.
-    ///
-    /// # Safety
-    /// `data` must have room for these rows, and no other thread may touch this head of them.
-    unsafe fn write(self, dims: Dims, [row, rows]: [usize; 2], h: usize, (a, b, scale): (View<'_>, &Packed, f32)) {
-        assert_eq!(b.shape().1, dims.head, "a head");
-        let product = Product { scale, ..Product::new(a, rows, b) };
-        // SAFETY: within the allocation and this thread's own, by the contract above.
-        unsafe { product.run_at(self.data.add(row * self.stride + self.offset + h * dims.head), self.stride) }
-    }
+/// Whether this processor multiplies tiles of bf16 numbers.
+fn has_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return half::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 struct Scratch {
@@ -176,6 +124,8 @@ struct Fused {
     mask: Mask,
     /// The one query of each item, if there is one.
     places: Option<Places>,
+    /// Whether products have inputs in bf16.
+    coarse: bool,
 }
 
 /// Writes `scale · (a · b)`, the rows of `out` so far apart as those of `a`'s product are long.
@@ -220,6 +170,15 @@ impl Fused {
                 [k, v].into_iter().for_each(|x| x.fetch(self.dims, [b * keys, keys], h));
             },
             |b, h, s| {
+                #[cfg(target_arch = "x86_64")]
+                if self.coarse {
+                    let sides =
+                        [q, k, v].map(|x| half::Rows { data: x.head(self.dims, b * keys, h), stride: x.stride });
+                    return half::attend(sides, [queries, keys, head], self.dims.scale(), |rows, apart| {
+                        // SAFETY: `out` has this shape, and head (b, h) is this thread's alone.
+                        unsafe { place.copy(self.dims, [b * queries, queries], h, rows, apart) };
+                    });
+                }
                 self.weights(q, k, b, h, &mut s.packed, &mut s.scores);
                 s.packed.refill(View::rows(v.head(self.dims, b * keys, h), v.stride), keys, head);
                 let product = (View::rows(&s.scores, keys), &s.packed, 1.0);

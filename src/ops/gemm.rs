@@ -74,6 +74,8 @@ impl<'a> Product<'a> {
         if let Some(loose) = self.b.read_once(self.m).filter(|_| plain) {
             return self.read(loose, out);
         }
+        // A weight that lies elsewhere is packed by all threads, before they share the product.
+        self.b.panels();
         let (m, (k, n)) = (self.m, self.b.shape());
         let threads = if m * n * k < SMALL { 1 } else { pool::threads() };
         let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(self.b.width));

@@ -10,6 +10,8 @@
 //! Architecture invariant: nothing here reads a file or the environment.
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod chain;
 pub mod channels;
@@ -19,6 +21,9 @@ pub mod depthwise;
 pub mod dropout;
 pub mod gemm;
 pub mod gradients;
+#[cfg(target_arch = "x86_64")]
+mod half;
+mod heads;
 pub mod int8;
 pub mod layer_norm;
 pub mod linear;
@@ -44,7 +49,7 @@ pub mod turn;
 pub mod unfold;
 
 pub use activation::Activation;
-pub use attention::{Places, at_places, attention, self_attention, self_attention_at};
+pub use attention::{Places, at_places, attention, coarse_self_attention, self_attention, self_attention_at};
 pub use chain::{Bypass, branch, mlp, rejoin};
 pub use channels::{gate_channels, mean_pixels};
 pub use conv::conv;
@@ -68,10 +73,13 @@ pub fn is_fused(x: &Tensor) -> bool {
 }
 
 /// The widest vector instructions that the kernels choose at run time. Between them results differ in the last digits,
-/// because sums run in another order.
-pub fn instruction_set() -> &'static str {
+/// because sums run in another order. Beside 8-bit maps, AMX computes attention with coarser numbers.
+pub fn instruction_set(int8: bool) -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
+        if int8 && half::is_available() {
+            return "AVX-512, AMX";
+        }
         if rten_simd::is_avx512_supported() {
             return "AVX-512";
         }
@@ -80,6 +88,8 @@ pub fn instruction_set() -> &'static str {
         }
         "portable"
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = int8;
     #[cfg(target_arch = "aarch64")]
     {
         "NEON"

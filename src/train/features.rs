@@ -45,14 +45,18 @@ impl Features {
     pub(super) fn images(&self, clip: &Clip, pairs: &[u32]) -> Result<Option<Tensor>> {
         let Some(Rows { numbers, width }) = &self.images else { return Ok(None) };
         let rows = pairs.iter().flat_map(|&pair| &numbers[pair as usize * width..][..*width]);
-        tensor(clip, rows.copied().collect(), *width).map(Some)
+        tensor(clip, rows.copied().collect(), [pairs.len(), *width]).map(Some)
     }
 
     /// Embeddings of all images as the projection head is now, row by row, not normalised, if features are kept.
     pub(super) fn all_images(&self, clip: &Clip) -> Result<Option<Vec<f32>>> {
         let Some(Rows { numbers, width }) = &self.images else { return Ok(None) };
         let head = clip.image_projection(View::Constant)?;
-        Ok(Some(numbers_of(&head.forward(&tensor(clip, numbers.clone(), *width)?)?)?))
+        Ok(Some(numbers_of(&head.forward(&tensor(
+            clip,
+            numbers.clone(),
+            [numbers.len() / (*width).max(1), *width],
+        )?)?)?))
     }
 
     /// Those of these texts, (texts, features), if they are kept; those that are not known yet are computed, so many at a
@@ -76,12 +80,12 @@ impl Features {
         }
         let rows: Vec<&[f32]> = texts.iter().map(|text| &*known[*text]).collect();
         let width = rows.first().map_or(0, |row| row.len());
-        tensor(clip, rows.concat(), width).map(Some)
+        tensor(clip, rows.concat(), [texts.len(), width]).map(Some)
     }
 }
 
-fn tensor(clip: &Clip, numbers: Vec<f32>, width: usize) -> Result<Tensor> {
-    let rows = Tensor::from_vec(numbers, ((), width), &Device::Cpu)?;
+fn tensor(clip: &Clip, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Tensor> {
+    let rows = Tensor::from_vec(numbers, (shape[0], shape[1]), &Device::Cpu)?;
     Ok(rows.to_device(clip.store().device())?.to_dtype(clip.store().dtype())?)
 }
 

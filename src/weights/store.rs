@@ -66,9 +66,14 @@ impl Store {
         Self { int8, ..self }
     }
 
+    /// Whether the larger maps compute in 8-bit integers.
+    pub fn is_int8(&self) -> bool {
+        self.int8 && self.trained.is_none()
+    }
+
     /// The name of what the towers compute with: `f32`, `f16`, `bf16`, `f64` or `int8`.
     pub fn precision(&self) -> &'static str {
-        if self.int8 && self.trained.is_none() { "int8" } else { self.dtype.as_str() }
+        if self.is_int8() { "int8" } else { self.dtype.as_str() }
     }
 
     /// Where the towers compute.

@@ -49,7 +49,7 @@ fn every_format_says_how_it_was_made() {
     assert_eq!(jsonl["model_sha"].as_str().unwrap().len(), 64);
     assert_eq!((jsonl["normalized"].as_bool(), jsonl["exif"].as_bool()), (Some(false), Some(true)));
     assert_eq!((jsonl["items"].as_u64(), jsonl["failed"].as_u64()), (Some(2), Some(1)));
-    assert_eq!(jsonl["instruction_set"], clip_cli::ops::instruction_set());
+    assert_eq!(jsonl["instruction_set"], clip_cli::ops::instruction_set(false));
     assert_eq!(meta("out.npy.meta.json", &["out.npy"]), jsonl);
     assert_eq!(meta("out.csv.meta.json", &["out.csv"]), jsonl);
     assert_eq!(meta("points/meta.json", &["points", "--format", "projector"]), jsonl);

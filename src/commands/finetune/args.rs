@@ -422,7 +422,7 @@ impl FinetuneArgs {
             data: String::new(),
             processes: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instruction_set: crate::ops::instruction_set().to_owned(),
+            instruction_set: crate::ops::instruction_set(false).to_owned(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(in crate::commands) fn weights(app: &App, clip: &Clip, prompts: &Prompts, ar
         return embed(app, clip, prompts);
     };
     let numbers = clip.store().precision();
-    let path = format!("{:?} {numbers} {}", app.device.location(), crate::ops::instruction_set());
+    let path = format!("{:?} {numbers} {}", app.device.location(), crate::ops::instruction_set(clip.store().is_int8()));
     let key = Key::new(&clip.text_sha()?, &path, prompts);
     if let Some(weights) = cache.load(&key, prompts.rows().len(), clip.spec.embed_dim) {
         app.detail(format_args!("the labels' embeddings were kept in {}", cache.directory().display()));

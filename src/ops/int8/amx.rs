@@ -1,102 +1,41 @@
 //! The kernel of AMX: sixteen rows of 64 inputs times sixteen outputs in one instruction.
-//!
-//! Written in assembly, since Rust's own names for these instructions are not stable. The tile registers belong to no
-//! one else: the compiler never uses them, and a thread has them from [`Tiles::configure`] on until it is dropped.
-//! Instructions and the form of the configuration: Intel 64 and IA-32 Software Developer's Manual, volume 1, chapter 18.
 
 use super::rows::Strip;
 use super::{GROUP, LINE, Line, PANEL, STRIP, Sums, TILE};
+pub(super) use crate::ops::amx::Tiles;
 use std::arch::asm;
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 
-/// Whether this processor has the instructions and the system lets this process use them, which it is asked once.
+/// Whether this processor has the instructions and the system lets this process use them.
 pub(super) fn is_available() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        const TILE_AND_INT8: u32 = 0b11 << 24;
-        super::vnni::is_available() && leaf.edx & TILE_AND_INT8 == TILE_AND_INT8 && permitted()
-    })
+    super::vnni::is_available() && crate::ops::amx::has_int8()
 }
 
-/// The registers are larger than what older programs leave room for, so Linux hands them out on demand
-/// (Documentation/arch/x86/xstate.rst).
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const REQUEST: libc::c_long = 0x1023; // ARCH_REQ_XCOMP_PERM
-    const TILE_DATA: libc::c_long = 18;
-    // SAFETY: the call changes no memory of ours.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
-}
-
-/// The tile registers of this thread, set up.
-pub(super) struct Tiles(PhantomData<*const ()>);
-
-impl Tiles {
-    /// Sets them up for tiles of so many rows, 1 to 16.
-    ///
-    /// # Safety
-    /// [`is_available`] must have said so.
-    pub(super) unsafe fn configure(rows: usize) -> Self {
-        let rows = rows.clamp(1, TILE) as u8;
-        // Registers 0 to 3 are sums, 4 and 5 inputs, 6 and 7 weights.
-        let mut config = Line([0; LINE]);
-        config.0[0] = 1;
-        for tile in 0..8 {
-            config.0[16 + 2 * tile] = LINE as u8;
-            config.0[48 + tile] = if tile < 6 { rows } else { (LINE / GROUP) as u8 };
+/// Sums the products of a strip with a pair of panels, with registers set up for the strip's tiles.
+pub(super) fn sums(_: &Tiles, strip: &Strip, pair: &[Line], out: &mut Sums) {
+    let both = strip.tiles[1] > 0;
+    let (panel0, panel1) = pair.split_at(pair.len() / 2);
+    let mut go_on = false;
+    let (high0, high1) = (strip.high_of(0), strip.high_of(1));
+    for (block, groups) in strip.groups.chunks(STEP).enumerate() {
+        // The lines of these groups next to each other; what is left of the last block is multiplied with zeros.
+        let mut lines = [Line::ZERO; 2 * STEP];
+        for (at, &group) in groups.iter().enumerate() {
+            (lines[at], lines[STEP + at]) = (panel0[group as usize], panel1[group as usize]);
         }
-        // SAFETY: the caller's promise; the configuration is one that the manual allows.
-        unsafe {
-            asm!(
-                "ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags),
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            );
-        }
-        Self(PhantomData)
+        let (lines0, lines1) = lines.split_at(STEP);
+        let rows = |tile: &'_ [Line]| tile[block * TILE..][..TILE].as_ptr();
+        // SAFETY: one block each.
+        unsafe { multiply([rows(high0), rows(high1)], [lines0.as_ptr(), lines1.as_ptr()], 1, both, go_on, out) };
+        go_on = true;
     }
-
-    /// Sums the products of a strip with a pair of panels.
-    pub(super) fn sums(&self, strip: &Strip, pair: &[Line], out: &mut Sums) {
-        let both = strip.tiles[1] > 0;
-        let (panel0, panel1) = pair.split_at(pair.len() / 2);
-        let mut go_on = false;
-        let (high0, high1) = (strip.high_of(0), strip.high_of(1));
-        for (block, groups) in strip.groups.chunks(STEP).enumerate() {
-            // The lines of these groups next to each other; what is left of the last block is multiplied with zeros.
-            let mut lines = [Line::ZERO; 2 * STEP];
-            for (at, &group) in groups.iter().enumerate() {
-                (lines[at], lines[STEP + at]) = (panel0[group as usize], panel1[group as usize]);
-            }
-            let (lines0, lines1) = lines.split_at(STEP);
-            let rows = |tile: &'_ [Line]| tile[block * TILE..][..TILE].as_ptr();
-            // SAFETY: one block each.
-            unsafe { multiply([rows(high0), rows(high1)], [lines0.as_ptr(), lines1.as_ptr()], 1, both, go_on, out) };
-            go_on = true;
-        }
-        if go_on {
-            out.0.as_flattened_mut().iter_mut().for_each(|sum| *sum <<= 7);
-        }
-        let blocks = panel0.len() / STEP;
-        let (low0, low1) = (&strip.low_of(0)[..blocks * TILE], &strip.low_of(1)[..blocks * TILE]);
-        let panels = [panel0[..blocks * STEP].as_ptr(), panel1[..blocks * STEP].as_ptr()];
-        // SAFETY: so many blocks each, as the lines above check.
-        unsafe { multiply([low0.as_ptr(), low1.as_ptr()], panels, blocks, both, go_on, out) };
+    if go_on {
+        out.0.as_flattened_mut().iter_mut().for_each(|sum| *sum <<= 7);
     }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: this thread has the registers. Given back, they need not be saved when it is switched.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
-    }
+    let blocks = panel0.len() / STEP;
+    let (low0, low1) = (&strip.low_of(0)[..blocks * TILE], &strip.low_of(1)[..blocks * TILE]);
+    let panels = [panel0[..blocks * STEP].as_ptr(), panel1[..blocks * STEP].as_ptr()];
+    // SAFETY: so many blocks each, as the lines above check.
+    unsafe { multiply([low0.as_ptr(), low1.as_ptr()], panels, blocks, both, go_on, out) };
 }
 
 /// The groups, or lines of weights, of one instruction.

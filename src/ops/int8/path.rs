@@ -82,7 +82,7 @@ impl Kernel {
             // SAFETY: as above.
             Self::Vnni => unsafe { super::vnni::sums(strip, pair, out) },
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(tiles) => tiles.sums(strip, pair, out),
+            Self::Amx(tiles) => super::amx::sums(tiles, strip, pair, out),
         }
     }
 }
