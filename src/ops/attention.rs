@@ -38,15 +38,18 @@ pub fn self_attention(qkv: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor>
 }
 
 /// The same for towers that compute in 8-bit integers: on processors that multiply tiles of bf16 numbers, products have
-/// inputs so rounded where every token sees all others. No gradient flows through it.
+/// such inputs where every token sees all others and they are many. Its gradient is that of products in f32.
 pub fn coarse_self_attention(qkv: &Tensor, heads: usize, mask: &Mask) -> Result<Tensor> {
     let (items, tokens, width) = qkv.dims3()?;
     let dims = Dims { items, queries: tokens, keys: tokens, heads, head: width / 3 / heads };
-    if !is_fused(qkv) || !matches!(mask, Mask::None) || !has_tiles() {
+    if !is_fused(qkv) || !matches!(mask, Mask::None) || tokens < MANY || !has_tiles() {
         return self_attention(qkv, heads, mask);
     }
-    qkv.contiguous()?.apply_op1_no_bwd(&Fused { dims, mask: Mask::None, places: None, coarse: true })
+    qkv.contiguous()?.apply_op1(Fused { dims, mask: Mask::None, places: None, coarse: true })
 }
+
+/// With fewer tokens products in f32 take no longer.
+const MANY: usize = 128;
 
 /// The same for one query of each item: returns (items, width).
 pub fn self_attention_at(qkv: &Tensor, heads: usize, mask: &Mask, places: &Places) -> Result<Tensor> {
