@@ -175,7 +175,7 @@ impl Clip {
         &mut self.store
     }
 
-    /// Puts learnt tokens into the image tower, as [`Vit::forward_prompted`] has them: what it embeds from now on is
+    /// Puts learnt tokens into the image tower, as [`vit::Vit::forward_prompted`] has them: what it embeds from now on is
     /// another model's.
     pub fn set_image_prompts(&mut self, prompts: Vec<Tensor>) {
         self.image_prompts = prompts;

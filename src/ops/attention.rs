@@ -128,6 +128,7 @@ struct Fused {
     /// The one query of each item, if there is one.
     places: Option<Places>,
     /// Whether products have inputs in bf16.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     coarse: bool,
 }
 
