@@ -55,9 +55,9 @@ WHAT = [
 ]
 
 
-# Towers that have never met: new projections alone are trained, at a rate for random weights. What holds on to the start
-# has nothing to hold on to.
-PAIR = [row for row in OBJECTIVES if row[0] not in ("clip-refine", "distill (itself)")]
+# Towers that have never met: new projections alone are trained, at a rate for random weights. What holds on to the start,
+# or to a tower that is locked, has nothing to hold on to.
+PAIR = [row for row in OBJECTIVES if row[0] not in ("cwcl", "clip-refine", "distill (itself)")]
 
 
 def run(*command):
