@@ -364,7 +364,8 @@ pub(crate) fn resize_input(spec: &mut Spec, side: usize) -> Result<()> {
     Ok(())
 }
 
-fn to_rows(x: &Tensor) -> Result<Vec<f32>> {
+/// Numbers row by row, as they are in memory.
+pub(crate) fn to_rows(x: &Tensor) -> Result<Vec<f32>> {
     Ok(x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)
 }
 

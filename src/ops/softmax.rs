@@ -43,7 +43,7 @@ impl<F: Fn(usize) -> usize> SimdOp for Rows<'_, F> {
                 let (x, mask) = ops.load_pad(x);
                 largest = ops.max(largest, ops.select(x, least, mask));
             }
-            let largest = ops.splat(largest_of(largest.to_array().as_ref()));
+            let largest = ops.splat(largest.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max));
             let mut sum = ops.zero();
             for x in row.chunks_mut(ops.len()) {
                 let (value, mask) = ops.load_pad(x);
@@ -60,20 +60,6 @@ impl<F: Fn(usize) -> usize> SimdOp for Rows<'_, F> {
             }
         }
     }
-}
-
-/// The largest lane, by halves, which become vectors themselves.
-#[inline(always)]
-fn largest_of(lanes: &[f32]) -> f32 {
-    let mut largest = [f32::NEG_INFINITY; 16];
-    largest[..lanes.len()].copy_from_slice(lanes);
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            let (one, other) = (largest[lane], largest[lane + half]);
-            largest[lane] = if one > other { one } else { other };
-        }
-    }
-    largest[0]
 }
 
 /// Turns `grad` of a softmax's output `y` into the gradient of its input, for one row: `(g - Σ g y) y`.

@@ -1,10 +1,10 @@
 //! Embeddings of rows and texts apart from the steps: for validation, for locked towers, and to compose batches.
 
 use super::data::{Captions, Corpus, Failure, Loader, LoaderOptions, Sampler, Transform};
-use super::features::{Rows, numbers_of};
+use super::features::Rows;
 use super::towers::{Stream, Tower};
 use crate::error::Result;
-use crate::model::Clip;
+use crate::model::{Clip, to_rows};
 use crate::ops::normalize::normalize_row;
 use crate::weights::View;
 use candle_core::Tensor;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a tower makes of a stream.
-type RunTower<'a> = dyn Fn(&Tower, &Stream<'_>) -> Result<Tensor> + 'a;
+type RunTower = fn(&Tower, &Clip, &Stream<'_>) -> Result<Tensor>;
 
 /// How images and texts are read and embedded.
 #[derive(Clone)]
@@ -36,42 +36,18 @@ impl Reading {
         rows: &[u32],
         tick: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<f32>> {
-        let whole =
-            |tower: &Tower, stream: &Stream<'_>| Ok(tower.forward(clip, stream, 0..stream.len(), false)?.embeddings);
-        let mut all = self.rows(clip, view, corpus, rows, tick, &whole)?.numbers;
+        let mut all = self.rows(clip, view, corpus, rows, tick, Tower::embed)?.numbers;
         all.chunks_exact_mut(clip.spec.embed_dim).for_each(normalize_row);
         Ok(all)
     }
 
-    /// Embeddings of the images of *all* rows as the tower gives them, row by row: each image is run once.
+    /// What `run` makes of the images of *all* rows, row by row: each image is run once.
     pub(super) fn every_image(
         &self,
         clip: &Clip,
         corpus: &Arc<Corpus>,
         tick: &dyn Fn() -> Result<()>,
-    ) -> Result<Vec<f32>> {
-        let whole =
-            |tower: &Tower, stream: &Stream<'_>| Ok(tower.forward(clip, stream, 0..stream.len(), false)?.embeddings);
-        Ok(self.every(clip, corpus, tick, &whole)?.numbers)
-    }
-
-    /// What the projection head takes of the images of *all* rows, row by row: each image is run once.
-    pub(super) fn every_feature(
-        &self,
-        clip: &Clip,
-        corpus: &Arc<Corpus>,
-        tick: &dyn Fn() -> Result<()>,
-    ) -> Result<Rows> {
-        let below = |tower: &Tower, stream: &Stream<'_>| tower.features(clip, stream, 0..stream.len());
-        self.every(clip, corpus, tick, &below)
-    }
-
-    fn every(
-        &self,
-        clip: &Clip,
-        corpus: &Arc<Corpus>,
-        tick: &dyn Fn() -> Result<()>,
-        run: &RunTower<'_>,
+        run: RunTower,
     ) -> Result<Rows> {
         let firsts: Vec<u32> = corpus.by_image(&corpus.all()).iter().map(|rows| rows[0]).collect();
         let Rows { numbers, width } = self.rows(clip, View::Constant, corpus, &firsts, tick, run)?;
@@ -88,7 +64,7 @@ impl Reading {
         corpus: &Arc<Corpus>,
         rows: &[u32],
         tick: &dyn Fn() -> Result<()>,
-        run: &RunTower<'_>,
+        run: RunTower,
     ) -> Result<Rows> {
         let usual = LoaderOptions::new(self.micro_batch, self.workers);
         let options = LoaderOptions { keep_last: true, failure: Failure::Stop, ..usual };
@@ -98,9 +74,9 @@ impl Reading {
         let mut all = Rows { numbers: Vec::new(), width: 0 };
         while let Some(batch) = loader.batch()? {
             let stream = Stream::Images { bytes: &batch.pixels, preprocess: clip.preprocess() };
-            let found = run(&tower, &stream)?;
+            let found = run(&tower, clip, &stream)?;
             all.width = found.dim(1)?;
-            all.numbers.extend(numbers_of(&found)?);
+            all.numbers.extend(to_rows(&found)?);
             tick()?;
         }
         Ok(all)
@@ -119,7 +95,7 @@ impl Reading {
         let mut rows = Vec::with_capacity(texts.len() * clip.spec.embed_dim);
         for texts in texts.chunks(self.micro_batch) {
             let ids = tokenizer.0.batch(texts, &tokenizer.1)?;
-            rows.extend(numbers_of(&tower.forward(clip, &Stream::Texts(&ids), 0..ids.rows(), false)?.embeddings)?);
+            rows.extend(to_rows(&tower.embed(clip, &Stream::Texts(&ids))?)?);
             tick()?;
         }
         rows.chunks_exact_mut(clip.spec.embed_dim).for_each(normalize_row);

@@ -2,9 +2,9 @@
 
 use super::towers::{Stream, Tower};
 use crate::error::Result;
-use crate::model::Clip;
+use crate::model::{Clip, to_rows};
 use crate::weights::View;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -51,12 +51,8 @@ impl Features {
     /// Embeddings of all images as the projection head is now, row by row, not normalised, if features are kept.
     pub(super) fn all_images(&self, clip: &Clip) -> Result<Option<Vec<f32>>> {
         let Some(Rows { numbers, width }) = &self.images else { return Ok(None) };
-        let head = clip.image_projection(View::Constant)?;
-        Ok(Some(numbers_of(&head.forward(&tensor(
-            clip,
-            numbers.clone(),
-            [numbers.len() / (*width).max(1), *width],
-        )?)?)?))
+        let rows = tensor(clip, numbers.clone(), [numbers.len() / (*width).max(1), *width])?;
+        to_rows(&clip.image_projection(View::Constant)?.forward(&rows)?).map(Some)
     }
 
     /// Those of these texts, (texts, features), if they are kept; those that are not known yet are computed, so many at a
@@ -67,14 +63,14 @@ impl Features {
         if known.values().next().is_some_and(|row| row.len() * known.len() > MOST) {
             known.clear();
         }
-        let new: Vec<&str> = texts.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let new: Vec<&str> = new.into_iter().filter(|text| !known.contains_key(*text)).collect();
+        let new: BTreeSet<&str> = texts.iter().copied().filter(|text| !known.contains_key(*text)).collect();
+        let new = Vec::from_iter(new);
         if !new.is_empty() {
             let (tower, tokenizer) = (Tower::text(clip, View::Constant)?, clip.tokenizer()?);
             for texts in new.chunks(micro_batch.max(1)) {
                 let ids = tokenizer.0.batch(texts, &tokenizer.1)?;
-                let found = tower.features(clip, &Stream::Texts(&ids), 0..texts.len())?;
-                let (width, found) = (found.dim(1)?, numbers_of(&found)?);
+                let found = tower.features(clip, &Stream::Texts(&ids))?;
+                let (width, found) = (found.dim(1)?, to_rows(&found)?);
                 known.extend(texts.iter().zip(found.chunks(width)).map(|(text, row)| ((*text).to_owned(), row.into())));
             }
         }
@@ -87,9 +83,4 @@ impl Features {
 fn tensor(clip: &Clip, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Tensor> {
     let rows = Tensor::from_vec(numbers, (shape[0], shape[1]), &Device::Cpu)?;
     Ok(rows.to_device(clip.store().device())?.to_dtype(clip.store().dtype())?)
-}
-
-/// Rows of numbers as they are in memory.
-pub(super) fn numbers_of(rows: &Tensor) -> Result<Vec<f32>> {
-    Ok(rows.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }

@@ -21,6 +21,7 @@ use super::random::generator;
 use super::run_dir::{RunDir, State};
 use super::schedule::Schedule;
 use super::step::{Step, Stepper};
+use super::towers::Tower;
 use super::validate::{Found, Validation};
 use crate::app::Interrupt;
 use crate::error::{Error, Result};
@@ -188,7 +189,7 @@ impl Run<'_> {
         let [image_trunk, text_trunk] = self.parts.trains_trunks();
         let pixels = needs.tokens || needs.start || needs.teacher || self.config.negatives[1] > 0;
         if !image_trunk && !pixels && images_stay(&self.parts, self.config) {
-            let found = self.reading.every_feature(self.clip, &self.corpus, tick)?;
+            let found = self.reading.every_image(self.clip, &self.corpus, tick, Tower::features)?;
             self.features.keep_images(found.numbers, found.width);
         }
         if !text_trunk && !needs.tokens {

@@ -106,8 +106,14 @@ impl Tower {
         }
     }
 
-    /// What the projection head takes of a part of a stream, (items, features).
-    pub(super) fn features(&self, clip: &Clip, stream: &Stream<'_>, range: Range<usize>) -> Result<Tensor> {
+    /// Embeddings of a whole stream, (items, dim), not normalised.
+    pub(super) fn embed(&self, clip: &Clip, stream: &Stream<'_>) -> Result<Tensor> {
+        Ok(self.forward(clip, stream, 0..stream.len(), false)?.embeddings)
+    }
+
+    /// What the projection head takes of a whole stream, (items, features).
+    pub(super) fn features(&self, clip: &Clip, stream: &Stream<'_>) -> Result<Tensor> {
+        let range = 0..stream.len();
         match (self, stream) {
             (Self::Image(tower), Stream::Images { bytes, preprocess }) => {
                 tower.features(&pixels(clip, bytes, preprocess, range)?)

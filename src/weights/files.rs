@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +23,20 @@ pub enum Bytes {
     Mapped(Mmap),
     /// Part of this binary.
     Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Lets the system take back the memory of some of them, if they are a file's: what is asked for again is read again.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
+            // the system refuses, they stay.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 impl std::ops::Deref for Bytes {
@@ -315,12 +330,7 @@ impl Files {
 
 impl Shard {
     fn release(&self) {
-        #[cfg(unix)]
-        if let Bytes::Mapped(map) = &*self.bytes {
-            // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
-            // the system refuses, they stay.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        }
+        self.bytes.release(0..self.bytes.len());
     }
 
     fn open(path: &Path, parse: fn(String, Bytes) -> Result<Self>) -> Result<Self> {

@@ -35,14 +35,6 @@ impl Source for Stacked {
     }
 
     fn release(&self) {
-        #[cfg(unix)]
-        for Mapped { file, bytes } in &self.0 {
-            if let Bytes::Mapped(map) = &**file {
-                // SAFETY: the mapping is shared, of a file, and never written to: its pages come back as they were. Where
-                // the system refuses, they stay.
-                let _ =
-                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
-            }
-        }
+        self.0.iter().for_each(|part| part.file.release(part.bytes.clone()));
     }
 }

@@ -73,18 +73,7 @@ fn batch(clip: &Clip, step: usize, texts: Vec<String>) -> Batch {
 
 fn take_step(clip: &Clip, batch: &Batch, micro_batch: usize, loss: &str) -> Step {
     let mut objective = objective(clip, batch, loss);
-    step_of(clip, &Local, batch, micro_batch, &mut objective, 0)
-}
-
-fn step_of(
-    clip: &Clip,
-    group: &dyn Group,
-    batch: &Batch,
-    micro_batch: usize,
-    objective: &mut Sum,
-    step: usize,
-) -> Step {
-    step_with(clip, group, batch, micro_batch, objective, step, &Features::default())
+    step_of(clip, &Local, batch, micro_batch, &mut objective, 0, &Features::default())
 }
 
 fn objective(clip: &Clip, batch: &Batch, loss: &str) -> Sum {
@@ -92,7 +81,7 @@ fn objective(clip: &Clip, batch: &Batch, loss: &str) -> Sum {
     objective::build(loss, &[], &sizes).unwrap()
 }
 
-fn step_with(
+fn step_of(
     clip: &Clip,
     group: &dyn Group,
     batch: &Batch,
@@ -151,10 +140,8 @@ fn train(name: &str, dtype: DType, golden: &Value) -> (Vec<f64>, Vec<f64>, Vec<V
         norms.push(norm);
     }
     let last = batch(&clip, steps, texts(steps).collect());
-    let side = clip.preprocess().size[0];
-    let pixels: Vec<f32> = last.pixels.chunks(3 * side * side).flat_map(|x| clip.preprocess().normalize(x)).collect();
-    let pixels = Tensor::from_vec(pixels, (6, 3, side, side), &Device::Cpu).unwrap();
-    let images = clip.build_image(View::Constant).unwrap().forward(&pixels.to_dtype(dtype).unwrap()).unwrap();
+    let images =
+        clip.build_image(View::Constant).unwrap().forward(&pixels(&clip, &last).to_dtype(dtype).unwrap()).unwrap();
     let tokenizer = clip.tokenizer().unwrap();
     let ids = tokenizer.0.batch(&last.texts, &tokenizer.1).unwrap();
     let captions = clip.build_text(View::Constant).unwrap().forward(&ids.ids, ids.len).unwrap();
@@ -269,7 +256,7 @@ fn features_that_are_kept_change_nothing() {
         features.keep_images(images.flatten_all().unwrap().to_vec1().unwrap(), images.dim(1).unwrap());
         features.keep_texts();
         let with = |features: &Features, batch: &Batch, micro_batch| {
-            step_with(&clip, &Local, batch, micro_batch, &mut objective(&clip, batch, loss), 0, features)
+            step_of(&clip, &Local, batch, micro_batch, &mut objective(&clip, batch, loss), 0, features)
         };
         let plain = with(&Features::default(), &batch, 7);
         // A second time texts are known; no pixel is looked at.
@@ -304,7 +291,7 @@ fn with_extra(clip: &Clip, group: &dyn Group, share: Range<usize>, micro_batch: 
             let sources = Sources { queue: 9, sample: 2, mochi: Some(mochi) };
             objective(clip, &batch, loss).with_extra(Extra::new(sources, 0).unwrap())
         });
-        last = Some(step_of(clip, group, &batch, micro_batch, objective, step));
+        last = Some(step_of(clip, group, &batch, micro_batch, objective, step, &Features::default()));
     }
     last.unwrap()
 }

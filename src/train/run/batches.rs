@@ -8,6 +8,7 @@ use crate::train::compose::Composition;
 use crate::train::data::{Batch as Loaded, Failure, Loader, LoaderOptions};
 use crate::train::random::generator;
 use crate::train::step::Batch;
+use crate::train::towers::Tower;
 use crate::weights::View;
 
 impl Run<'_> {
@@ -38,7 +39,7 @@ impl Run<'_> {
         let check = || self.interrupt.check();
         let mut images = match self.features.all_images(self.clip)? {
             Some(images) => images,
-            None => self.reading.every_image(self.clip, &self.corpus, &check)?,
+            None => self.reading.every_image(self.clip, &self.corpus, &check, Tower::embed)?.numbers,
         };
         let dim = self.clip.spec.embed_dim;
         images.chunks_exact_mut(dim).for_each(normalize_row);
