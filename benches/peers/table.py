@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import floor
 
-BEGIN, END = "<!-- bench-peers -->", "<!-- end of bench-peers -->"
+BEGIN, END = "<!-- bench-peers: {} -->", "<!-- end of bench-peers -->"
 COLUMNS = ["", "here", "best peer", "ratio", "goal", "rounds", "all peers"]
 
 
@@ -70,7 +70,8 @@ def markdown(results, rows_known):
     } - {None}
     parts = sorted({part for version in versions for part in version.split(", ")})
     out = [
-        f"{about['date']}, commit {commit}, {processor()}, {about['threads']} threads, "
+        f"### {processor()}",
+        f"{about['date']}, commit {commit}, {about['threads']} threads, "
         f"{'`--quick`, ' if about['quick'] else ''}by turns. {', '.join(parts)}.",
     ]
     for name in [*rows_known, "training"]:
@@ -105,6 +106,10 @@ def limits(machine, measured):
 
 
 def write(path, text):
-    """Between the markers of a document."""
-    before, _, rest = path.read_text().partition(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+    """Between the markers of this processor in a document, which get their place before all others' if there are none."""
+    begin, document = BEGIN.format(processor()), path.read_text()
+    if begin not in document:
+        first = document.index(BEGIN.partition("{")[0])
+        document = f"{document[:first]}{begin}\n\n{END}\n\n{document[first:]}"
+    before, _, rest = document.partition(begin)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{END}{rest.partition(END)[2]}")

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// The tokens that go through a tower together on the CPU: many enough to read weights seldom, few enough that what
 /// blocks hand each other mostly stays in the caches.
-const TOKENS: usize = 832;
+const TOKENS: usize = 520;
 
 /// Embeds items `0 .. items`, of `tokens` tokens each, on this device: what `embed` returns of some, (some, `embed_dim`), for
 /// all. A device with memory of its own takes them all at once.
@@ -32,7 +32,9 @@ mod tests {
 
     #[test]
     fn every_item_comes_once_and_in_order() {
-        for (items, tokens, most) in [(0, 50, 0), (1, 4096, 1), (16, 50, 16), (32, 50, 16), (33, 50, 17), (5, 900, 1)] {
+        for (items, tokens, most) in
+            [(0, 50, 0), (1, 4096, 1), (10, 50, 10), (16, 50, 8), (32, 50, 8), (33, 50, 9), (5, 900, 1)]
+        {
             let sizes = RefCell::new(Vec::new());
             let all = in_pieces(items, tokens, &Device::Cpu, |range| {
                 sizes.borrow_mut().push(range.len());

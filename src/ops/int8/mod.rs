@@ -4,7 +4,8 @@
 //! Products are summed in exact 32-bit integers, and what is done in floating point is done in one order: an instruction
 //! set, a number of threads and a row's neighbours change nothing.
 //!
-//! A row `x` becomes `s · q`. Its scale `s` follows from its largest number or, where a few channels are far larger than
+//! Rows and weights are turned first, sixteen inputs at a time, which leaves products as they are (`turn`). A row `x` then
+//! becomes `s · q`. Its scale `s` follows from its largest number or, where a few channels are far larger than
 //! the others, from its mean magnitude; those channels then take 15 bits, `q = low + 128 · high`, of which the
 //! second part is zero in almost all channels and is multiplied only where it is not (`rows`). The idea of keeping a
 //! few channels apart is LLM.int8()'s (Dettmers et al. 2022, arXiv:2208.07339), which keeps them in half precision.
@@ -21,6 +22,7 @@ mod portable;
 mod product;
 mod round;
 mod rows;
+mod turn;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weight;

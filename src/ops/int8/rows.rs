@@ -24,6 +24,8 @@ pub(super) struct Strip {
     outliers: Vec<Outlier>,
     /// A row that was normalised.
     line: Vec<f32>,
+    /// A row that was turned.
+    turned: Vec<[f32; LINE]>,
     /// Where in `groups` each group is.
     places: Vec<u32>,
 }
@@ -96,7 +98,7 @@ impl Strip {
             let (tile, line) = (row / height, row % height);
             let lines = &mut self.low[tile * blocks * TILE + line..];
             let row = tile * TILE + line;
-            (self.scales[row], self.totals[row]) = quantize(x, lines, |channel, high| {
+            (self.scales[row], self.totals[row]) = quantize(x, &mut self.turned, lines, |channel, high| {
                 self.outliers.push(Outlier { row: row as u32, channel, high });
             });
         }
@@ -107,7 +109,7 @@ impl Strip {
         }
         let group = |outlier: &Outlier| outlier.channel as usize / GROUP;
         self.places.clear();
-        self.places.resize(k.div_ceil(GROUP), NOWHERE);
+        self.places.resize(blocks * (LINE / GROUP), NOWHERE);
         self.outliers.iter().for_each(|outlier| self.places[group(outlier)] = 0);
         for (group, place) in self.places.iter_mut().enumerate().filter(|(_, place)| **place != NOWHERE) {
             *place = self.groups.len() as u32;

@@ -1,10 +1,12 @@
 //! Weights as 8-bit integers, laid out for the kernels.
 
+use super::round::round;
+use super::turn::turned;
 use super::{GROUP, LINE, Line, PANEL};
 use crate::ops::lines::Lines;
 use crate::ops::pool;
 
-/// A weight (outputs, inputs) as integers with one scale an output: `w[n][k] = scale[n] · q[n][k]`, `|q| ≤ 127`.
+/// A weight (outputs, inputs), turned, as integers with one scale an output: `w[n][k] = scale[n] · q[n][k]`, `|q| ≤ 127`.
 ///
 /// Sixteen outputs make a panel. It holds a line of 64 bytes for each four inputs: four of the first output, four of the
 /// second, and so on, each plus 128. Outputs are padded to pairs of panels, inputs to 64.
@@ -28,9 +30,17 @@ impl Weight {
         }
         let groups = groups(k);
         let panels = n.div_ceil(2 * PANEL) * 2;
-        let largest = |row: &[f32]| row.iter().fold(0f32, |most, w| most.max(w.abs()));
-        let mut scales: Vec<f32> = weight.chunks(k).map(|row| largest(row) / 127.0).collect();
-        scales.resize(panels * PANEL, 0.0);
+        let mut scales = vec![0.0; panels * PANEL];
+        pool::chunks(&mut scales, PANEL, |panel, scales| {
+            for (scale, row) in scales.iter_mut().zip(weight.chunks(k).skip(panel * PANEL)) {
+                let largest = |most, block: &[f32]| turned(block).iter().fold(most, |most: f32, w| most.max(w.abs()));
+                *scale = row.chunks(LINE).fold(0.0, largest) / 127.0;
+            }
+        });
+        // A row that is too large to be turned.
+        if !scales.iter().all(|scale| scale.is_finite()) {
+            return None;
+        }
         let mut lines = Lines::zeros(panels * groups);
         pool::chunks(&mut lines, groups, |panel, lines| {
             lines.fill(Line([128; LINE]));
@@ -40,9 +50,10 @@ impl Weight {
                 if !inverse.is_finite() {
                     continue;
                 }
-                for (line, four) in lines.iter_mut().zip(row.chunks(GROUP)) {
-                    for (byte, w) in line.0[column * GROUP..].iter_mut().zip(four) {
-                        *byte = ((w * inverse).round_ties_even().clamp(-127.0, 127.0) as i32 + 128) as u8;
+                for (lines, block) in lines.chunks_mut(LINE / GROUP).zip(row.chunks(LINE)) {
+                    let integers = turned(block).map(|w| (round(w * inverse).clamp(-127, 127) + 128) as u8);
+                    for (line, four) in lines.iter_mut().zip(integers.as_chunks::<GROUP>().0) {
+                        line.0[column * GROUP..][..GROUP].copy_from_slice(four);
                     }
                 }
             }
@@ -61,9 +72,11 @@ impl Weight {
         let mut out = Vec::with_capacity(self.n * self.k);
         for output in 0..self.n {
             let (panel, column) = (output / PANEL, output % PANEL);
-            for input in 0..self.k {
-                let byte = self.lines[panel * groups + input / GROUP].0[column * GROUP + input % GROUP];
-                out.push(self.scales[output] * (f32::from(byte) - 128.0));
+            for (block, lines) in self.lines[panel * groups..][..groups].chunks(LINE / GROUP).enumerate() {
+                let bytes = lines.iter().flat_map(|line| &line.0[column * GROUP..][..GROUP]);
+                let numbers: Vec<f32> = bytes.map(|&byte| self.scales[output] * (f32::from(byte) - 128.0)).collect();
+                // Turned twice, they are as they were.
+                out.extend_from_slice(&turned(&numbers)[..LINE.min(self.k - block * LINE)]);
             }
         }
         out
