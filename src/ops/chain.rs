@@ -202,6 +202,12 @@ impl Fused {
         if second.is_none() && !keeps {
             return self.chain.with_norm(|norm| first.make(x, norm, first_seeds, *act, onto));
         }
+        if let (Some(second), false) = (second, keeps) {
+            let through = self.chain.with_norm(|norm| first.make_through(x, norm, *act, second, onto).transpose())?;
+            if let Some(out) = through {
+                return Ok(out);
+            }
+        }
         let mut lent = None;
         if keeps {
             let kept =

@@ -258,6 +258,25 @@ impl Linear {
         Ok(out)
     }
 
+    /// `onto + second(act(norm(x) Wᵀ + b))`, if both maps are in 8 bits and nothing else.
+    pub(super) fn make_through(
+        &self,
+        x: &[f32],
+        norm: Option<Norm<'_>>,
+        act: Activation,
+        second: &Self,
+        onto: Onto<'_>,
+    ) -> Option<Result<Vec<f32>>> {
+        let plain = |linear: &Self| linear.int8.is_some() && linear.low_rank.is_empty();
+        (plain(self) && plain(second)).then(|| {
+            self.int8_product(x, |first| {
+                second.int8_product(&[], |second| {
+                    int8::Product { norm, act, ..first }.make_through(int8::Product { onto, ..second })
+                })
+            })?
+        })
+    }
+
     /// Writes `act(norm(x) Wᵀ + b)`.
     pub(super) fn write(
         &self,

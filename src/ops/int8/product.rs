@@ -8,6 +8,7 @@ use crate::ops::gemm::{Norm, Onto};
 use crate::ops::{Activation, pool};
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// `out = onto + act(norm(x) Wᵀ + bias)`.
@@ -50,6 +51,62 @@ impl<'a> Product<'a> {
         out
     }
 
+    /// What `second` makes of this product's outputs, in the place of its own inputs, as new numbers. With many rows, those
+    /// of a strip stay in the second cache until they are read.
+    pub fn make_through(self, second: Product<'_>) -> Vec<f32> {
+        let ((k, between), n) = (self.weight.shape(), second.weight.shape().1);
+        let rows = self.x.len() / k;
+        if rows < THROUGH * pool::threads() {
+            let hidden = self.make();
+            return Product { x: &hidden, ..second }.make();
+        }
+        self.check();
+        Product { x: &[], ..second }.check();
+        assert_eq!(second.weight.shape().0, between, "inputs of a second product");
+        let numbers = match second.onto {
+            Onto::Numbers(numbers) => Some(numbers),
+            Onto::Nothing => None,
+            Onto::Output => panic!("new numbers hold nothing to add to"),
+        };
+        assert!(numbers.is_none_or(|numbers| numbers.len() == rows * n), "what a product is added to");
+        let mut out = Vec::with_capacity(rows * n);
+        let (to, path) = (Out { data: out.as_mut_ptr(), n }, Path::best());
+        rows::with_strips(self.x, k, self.norm, |strips| {
+            let height = strips.first().map_or(1, |strip| strip.tiles[0]);
+            pool::run(strips.len(), |i| {
+                BETWEEN.with_borrow_mut(|(hidden, strip)| {
+                    let (first, count) = (i * 2 * height, strips[i].tiles[0] + strips[i].tiles[1]);
+                    hidden.resize(2 * height * between, 0.0);
+                    // SAFETY: the numbers between are this thread's.
+                    unsafe { self.job(path, Out { data: hidden.as_mut_ptr(), n: between }).run(&strips[i..=i]) };
+                    strip.fill(&hidden[..count * between], between, None, height);
+                    let onto = numbers.map_or(Onto::Nothing, |numbers| Onto::Numbers(&numbers[first * n..]));
+                    // SAFETY: there is room for these rows, which no other part has.
+                    unsafe {
+                        let out = Out { data: to.at(first), n };
+                        Product { onto, ..second }.job(path, out).run(std::slice::from_ref(strip));
+                    }
+                });
+            });
+        });
+        // SAFETY: every number of every row was written.
+        unsafe { out.set_len(rows * n) };
+        out
+    }
+
+    /// All columns of one strip.
+    fn job(self, path: Path, out: Out) -> Job<'a> {
+        Job { product: self, path, strips: 0..1, pairs: 0..self.weight.pairs(), out }
+    }
+
+    /// Looks whether all that is not of the rows' number has its length.
+    fn check(&self) {
+        let (k, n) = self.weight.shape();
+        assert_eq!(self.x.len() % k, 0, "rows of {k} inputs");
+        assert!(self.bias.is_none_or(|bias| bias.len() == n), "a bias of {n}");
+        assert!(self.norm.is_none_or(|norm| norm.weight.len() == k && norm.bias.len() == k), "a norm of {k}");
+    }
+
     /// The same with these instructions, if the machine has them.
     pub fn run_with(self, path: Path, out: &mut [f32]) {
         let (k, n) = self.weight.shape();
@@ -61,9 +118,7 @@ impl<'a> Product<'a> {
     fn spread(self, path: Path, out: *mut f32) {
         let (k, n) = self.weight.shape();
         let rows = self.x.len() / k;
-        assert_eq!(self.x.len(), rows * k, "a product of {rows} x {k} x {n}");
-        assert!(self.bias.is_none_or(|bias| bias.len() == n), "a bias of {n}");
-        assert!(self.norm.is_none_or(|norm| norm.weight.len() == k && norm.bias.len() == k), "a norm of {k}");
+        self.check();
         if let Onto::Numbers(numbers) = self.onto {
             assert_eq!(numbers.len(), rows * n, "what a product is added to");
         }
@@ -98,10 +153,25 @@ const MANY: usize = 8;
 /// in the first, and results are written in long pieces.
 const BLOCK: usize = 3 << 18;
 
+/// From so many rows a thread on, two products go strip by strip.
+const THROUGH: usize = 4 * STRIP;
+
+thread_local! {
+    /// The numbers between two products, and what becomes of them.
+    static BETWEEN: RefCell<(Vec<f32>, Strip)> = RefCell::default();
+}
+
 #[derive(Clone, Copy)]
 struct Out {
     data: *mut f32,
     n: usize,
+}
+
+impl Out {
+    /// Where a row begins.
+    fn at(self, row: usize) -> *mut f32 {
+        self.data.wrapping_add(row * self.n)
+    }
 }
 
 // SAFETY: `Out` is only written through `Job::run`, whose callers hand disjoint parts to different threads.

@@ -83,7 +83,8 @@ impl Strip {
         half(&self.high, tile)
     }
 
-    fn fill(&mut self, x: &[f32], k: usize, norm: Option<Norm<'_>>, height: usize) {
+    /// Makes integers of up to two tiles' rows.
+    pub(super) fn fill(&mut self, x: &[f32], k: usize, norm: Option<Norm<'_>>, height: usize) {
         let blocks = k.div_ceil(LINE);
         let rows = x.len() / k;
         self.tiles = [rows.min(height), rows.saturating_sub(height)];

@@ -1,6 +1,7 @@
 use super::rows::with_strips;
 use super::{Path, Product, Weight};
 use crate::ops::Activation;
+use crate::ops::gemm::Onto;
 
 /// Numbers between -1 and 1, more of them small than large.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
@@ -211,4 +212,19 @@ fn buffers_of_another_product_leave_no_trace() {
     loud.iter_mut().step_by(97).for_each(|x| *x = 1e6);
     with_strips(&loud, 300, None, |strips| assert!(strips.iter().all(|strip| !strip.groups.is_empty())));
     assert_eq!(run(Path::best(), &x, &weight, None, Activation::Identity), first);
+}
+
+#[test]
+fn two_products_strip_by_strip_are_one_behind_the_other() {
+    let (k, between, n) = (70, 130, 40);
+    let weight =
+        |n: usize, k: usize, seed| Weight::new(&numbers(n * k, seed), n, k).unwrap_or_else(|| panic!("a weight"));
+    let (first, second, bias) = (weight(between, k, 17), weight(n, between, 18), numbers(between, 19));
+    for rows in [1, 31, 300, 1025] {
+        let (x, onto) = (numbers(rows * k, 20), numbers(rows * n, 21));
+        let start = Product { bias: Some(&bias), act: Activation::QuickGelu, ..Product::new(&x, &first) };
+        let hidden = start.make();
+        let end = Product { onto: Onto::Numbers(&onto), ..Product::new(&hidden, &second) };
+        assert_eq!(start.make_through(Product { x: &[], ..end }), end.make(), "{rows} rows");
+    }
 }

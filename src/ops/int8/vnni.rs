@@ -18,15 +18,19 @@ const ROWS: usize = 8;
 /// The processor must have AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn sums(strip: &Strip, pair: &[Line], out: &mut Sums) {
+    // While a pair is multiplied the next, which lies behind it, comes into the first cache, each step a part of it.
+    let mut ahead = Ahead { next: pair.as_ptr_range().end, lines: 0 };
+    let steps: usize = strip.tiles.iter().map(|rows| rows.div_ceil(ROWS)).sum();
+    ahead.lines = (2 * LINE / GROUP).div_ceil(steps.max(1));
     for (tile, &rows) in strip.tiles.iter().enumerate() {
         let mut row = 0;
         while row < rows {
             match rows - row {
-                1 => step::<1>(strip, tile, row, pair, out),
-                2 => step::<2>(strip, tile, row, pair, out),
-                3..=4 => step::<4>(strip, tile, row, pair, out),
-                5..=6 => step::<6>(strip, tile, row, pair, out),
-                _ => step::<ROWS>(strip, tile, row, pair, out),
+                1 => step::<1>(strip, tile, row, pair, &mut ahead, out),
+                2 => step::<2>(strip, tile, row, pair, &mut ahead, out),
+                3..=4 => step::<4>(strip, tile, row, pair, &mut ahead, out),
+                5..=6 => step::<6>(strip, tile, row, pair, &mut ahead, out),
+                _ => step::<ROWS>(strip, tile, row, pair, &mut ahead, out),
             }
             row += match rows - row {
                 1 => 1,
@@ -39,10 +43,27 @@ pub(super) fn sums(strip: &Strip, pair: &[Line], out: &mut Sums) {
     }
 }
 
+/// What is to come into the cache: so many lines a block, from `next` on.
+struct Ahead {
+    next: *const Line,
+    lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn fetch(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: fetching ahead reads nothing; beyond the last pair it is for nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.next.cast()) };
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+}
+
 /// Rows `first .. first + R` of a tile; those beyond its last, of which a strip has lines all the same, are summed for
 /// nothing.
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn step<const R: usize>(strip: &Strip, tile: usize, first: usize, pair: &[Line], out: &mut Sums) {
+fn step<const R: usize>(strip: &Strip, tile: usize, first: usize, pair: &[Line], ahead: &mut Ahead, out: &mut Sums) {
     let first = first.min(TILE - R);
     let panels = pair.split_at(pair.len() / 2);
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
@@ -75,6 +96,7 @@ fn step<const R: usize>(strip: &Strip, tile: usize, first: usize, pair: &[Line],
     }
     for (at, block) in strip.low_of(tile).chunks_exact(TILE).enumerate() {
         let rows = &block[first..first + R];
+        ahead.fetch();
         for place in 0..LINE / GROUP {
             add!(rows, place, at * (LINE / GROUP) + place);
         }
