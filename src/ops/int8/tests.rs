@@ -36,7 +36,7 @@ const SHAPES: [(usize, usize, usize); 10] = [
 
 /// A row times `H / 4`, sixteen inputs at a time, by the definition of Hadamard's matrix.
 fn turned(row: &[f32]) -> Vec<f64> {
-    let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 0.25 } else { -0.25 };
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 0.25 } else { -0.25 };
     let part = |part: &[f32]| {
         let sum = |i| part.iter().enumerate().map(|(j, x)| sign(i, j) * f64::from(*x)).sum();
         (0..16).map(sum).collect::<Vec<f64>>()
