@@ -6,7 +6,7 @@
 //!
 //! Rows and weights are turned first, sixteen inputs at a time, which leaves products as they are (`turn`). A row `x` then
 //! becomes `s · q`. Its scale `s` follows from its largest number or, where a few channels are far larger than
-//! the others, from its mean magnitude; those channels then take 15 bits, `q = low + 128 · high`, of which the
+//! the others, from the others' magnitude; those channels then take 15 bits, `q = low + 128 · high`, of which the
 //! second part is zero in almost all channels and is multiplied only where it is not (`rows`). The idea of keeping a
 //! few channels apart is LLM.int8()'s (Dettmers et al. 2022, arXiv:2208.07339), which keeps them in half precision.
 //!
