@@ -55,8 +55,9 @@ impl<'a> Product<'a> {
     /// of a strip stay in the second cache until they are read.
     pub fn make_through(self, second: Product<'_>) -> Vec<f32> {
         let ((k, between), n) = (self.weight.shape(), second.weight.shape().1);
-        let rows = self.x.len() / k;
-        if rows < THROUGH * pool::threads() {
+        let (rows, path) = (self.x.len() / k, Path::best());
+        // AMX multiplies faster than weights come from the third cache, which each strip would read anew.
+        if path == Path::Amx || rows < THROUGH * pool::threads() {
             let hidden = self.make();
             return Product { x: &hidden, ..second }.make();
         }
@@ -70,7 +71,7 @@ impl<'a> Product<'a> {
         };
         assert!(numbers.is_none_or(|numbers| numbers.len() == rows * n), "what a product is added to");
         let mut out = Vec::with_capacity(rows * n);
-        let (to, path) = (Out { data: out.as_mut_ptr(), n }, Path::best());
+        let to = Out { data: out.as_mut_ptr(), n };
         rows::with_strips(self.x, k, self.norm, |strips| {
             let height = strips.first().map_or(1, |strip| strip.tiles[0]);
             pool::run(strips.len(), |i| {
