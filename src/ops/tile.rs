@@ -63,37 +63,37 @@ impl SimdOp for Block<'_> {
         let panels = self.b.panels();
         let panel = |p: usize| &panels[p * k * width..][..k * width];
         let tiles = self.rows.div_ceil(ROWS);
-        let mut sums = [0.0; NUMBERS];
+        let mut numbers = [0.0; NUMBERS];
         for p in self.panels.clone() {
             // While a panel is multiplied the next one comes into the cache, for each tile a part of it.
             let next = panel(if p + 1 < self.panels.end { p + 1 } else { self.panels.start });
             let share = next.len().div_ceil(tiles);
+            let columns = p * width..self.b.n.min((p + 1) * width);
             for t in 0..tiles {
-                let rows = ROWS.min(self.rows - t * ROWS);
+                let rows = t * ROWS..self.rows.min((t + 1) * ROWS);
                 let tile = &self.tiles[t * ROWS * k..][..ROWS * k];
                 let ahead = &next[(t * share).min(next.len())..];
-                let pass = Pass { tile, panel: panel(p), ahead, share };
+                let finish = &self.finish;
+                let mut pass = Pass { tile, panel: panel(p), ahead, share, finish, rows, columns: columns.clone() };
                 // Wide registers come in thirty-twos: 14 x 2 accumulators fit. Narrower sets get narrower tiles.
                 let mut row = 0;
                 if isa.f32().len() >= 16 {
-                    row += match rows {
-                        13.. => pass.run::<I, 14>(isa, 0, &mut sums),
-                        9.. => pass.run::<I, 12>(isa, 0, &mut sums),
-                        5.. => pass.run::<I, 8>(isa, 0, &mut sums),
-                        3.. => pass.run::<I, 4>(isa, 0, &mut sums),
-                        2 => pass.run::<I, 2>(isa, 0, &mut sums),
-                        _ => pass.run::<I, 1>(isa, 0, &mut sums),
+                    row += match pass.rows.len() {
+                        13.. => pass.run::<I, 14>(isa, 0, &mut numbers),
+                        9.. => pass.run::<I, 12>(isa, 0, &mut numbers),
+                        5.. => pass.run::<I, 8>(isa, 0, &mut numbers),
+                        3.. => pass.run::<I, 4>(isa, 0, &mut numbers),
+                        2 => pass.run::<I, 2>(isa, 0, &mut numbers),
+                        _ => pass.run::<I, 1>(isa, 0, &mut numbers),
                     };
                 }
-                while row < rows {
-                    row += match rows - row {
-                        4.. => pass.run::<I, 6>(isa, row, &mut sums),
-                        2.. => pass.run::<I, 3>(isa, row, &mut sums),
-                        _ => pass.run::<I, 1>(isa, row, &mut sums),
+                while !pass.rows.is_empty() {
+                    row += match pass.rows.len() {
+                        4.. => pass.run::<I, 6>(isa, row, &mut numbers),
+                        2.. => pass.run::<I, 3>(isa, row, &mut numbers),
+                        _ => pass.run::<I, 1>(isa, row, &mut numbers),
                     };
                 }
-                let columns = p * width..self.b.n.min((p + 1) * width);
-                self.finish.run(isa, &mut sums, t * ROWS..t * ROWS + rows, columns);
             }
         }
     }
@@ -106,15 +106,19 @@ struct Pass<'a> {
     /// What is to come into the cache meanwhile: `share` numbers from here.
     ahead: &'a [f32],
     share: usize,
+    finish: &'a Finish<'a>,
+    /// The rows of the block that are not written yet.
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
 /// How many steps are made between two looks ahead.
 const STEPS: usize = 8;
 
 impl Pass<'_> {
-    /// Sums of rows `from .. from + R` of the tile, two registers a row; returns `R`.
+    /// Sums of rows `from .. from + R` of the tile, two registers a row, to where they belong; returns `R`.
     #[inline(always)]
-    fn run<I: Isa, const R: usize>(&self, isa: I, from: usize, to: &mut [f32; NUMBERS]) -> usize {
+    fn run<I: Isa, const R: usize>(&mut self, isa: I, from: usize, numbers: &mut [f32; NUMBERS]) -> usize {
         let ops = isa.f32();
         let len = ops.len();
         let k = self.tile.len() / ROWS;
@@ -123,6 +127,8 @@ impl Pass<'_> {
         let share = self.share.min(self.ahead.len());
         let lines = share.div_ceil(16).div_ceil((k / STEPS).max(1));
         let mut ahead = self.ahead.as_ptr();
+        let rows = self.rows.start..self.rows.end.min(self.rows.start + R);
+        self.finish.expect(isa, rows.clone(), self.columns.clone());
         for block in 0..k / STEPS {
             for _ in 0..lines {
                 ops.prefetch(ahead);
@@ -135,10 +141,8 @@ impl Pass<'_> {
         for i in k / STEPS * STEPS..k {
             self.step(isa, from, i, &mut sums);
         }
-        for (sum, to) in sums.iter().zip(to[from * 2 * len..].chunks_exact_mut(2 * len)) {
-            ops.store(sum[0], &mut to[..len]);
-            ops.store(sum[1], &mut to[len..]);
-        }
+        self.rows.start = rows.end;
+        self.finish.run(isa, sums, rows, self.columns.clone(), numbers);
         R
     }
 
@@ -162,40 +166,84 @@ impl Pass<'_> {
 }
 
 impl Finish<'_> {
-    /// Writes the sums of these rows and columns, two registers a row.
+    /// Brings what will be read and written into the cache.
     #[inline(always)]
-    fn run<I: Isa>(&self, isa: I, sums: &mut [f32; NUMBERS], rows: Range<usize>, columns: Range<usize>) {
+    fn expect<I: Isa>(&self, isa: I, rows: Range<usize>, columns: Range<usize>) {
+        let ops = isa.f32();
+        for row in rows {
+            for line in 0..=columns.len() / 16 {
+                let at = row * self.out.stride + columns.start + line * 16;
+                ops.prefetch_write(self.out.data.wrapping_add(at));
+                if let Some(onto) = self.onto {
+                    ops.prefetch(onto.wrapping_add(at));
+                }
+            }
+        }
+    }
+
+    /// Writes the sums of these rows and columns, two registers a row; `numbers` is room for an activation.
+    #[inline(always)]
+    fn run<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        mut sums: [[I::F32; 2]; R],
+        rows: Range<usize>,
+        columns: Range<usize>,
+        numbers: &mut [f32; NUMBERS],
+    ) {
         let ops = isa.f32();
         let len = ops.len();
-        let numbers = &mut sums[..rows.len() * 2 * len];
         let halves = [0, 1].map(|half| {
             let start = columns.len().min(half * len);
             start..columns.len().min(start + len)
         });
-        if self.bias.is_some() || self.scale != 1.0 {
+        if self.scale != 1.0 {
             let scale = ops.splat(self.scale);
-            let bias = halves.clone().map(|half| match self.bias {
-                Some(bias) => ops.load_pad(&bias[columns.start + half.start..columns.start + half.end]).0,
-                None => ops.zero(),
-            });
-            for row in numbers.chunks_exact_mut(2 * len) {
-                for (numbers, bias) in row.chunks_exact_mut(len).zip(bias) {
-                    ops.store(ops.add(ops.mul(ops.load(numbers), scale), bias), numbers);
+            for sum in sums.as_flattened_mut() {
+                *sum = ops.mul(*sum, scale);
+            }
+        }
+        if let Some(bias) = self.bias {
+            for (half, range) in halves.iter().enumerate() {
+                let bias = ops.load_pad(&bias[columns.start + range.start..columns.start + range.end]).0;
+                for sum in &mut sums {
+                    sum[half] = ops.add(sum[half], bias);
                 }
             }
         }
-        self.act.apply_vectors(isa, numbers);
-        for (row, numbers) in rows.zip(numbers.chunks_exact(2 * len)) {
-            for (half, numbers) in halves.iter().zip(numbers.chunks_exact(len)) {
-                let (mask, at) = (ops.first_n_mask(half.len()), row * self.out.stride + columns.start + half.start);
-                let mut value = ops.load(numbers);
+        if self.act != Activation::Identity {
+            let numbers = &mut numbers[..R * 2 * len];
+            for (sum, to) in sums.as_flattened().iter().zip(numbers.chunks_exact_mut(len)) {
+                ops.store(*sum, to);
+            }
+            self.act.apply_vectors(isa, numbers);
+            for (sum, from) in sums.as_flattened_mut().iter_mut().zip(numbers.chunks_exact(len)) {
+                *sum = ops.load(from);
+            }
+        }
+        let whole = columns.len() == 2 * len;
+        for (r, sum) in sums.into_iter().enumerate() {
+            let row = rows.start + r;
+            if row >= rows.end {
+                break;
+            }
+            for (half, mut value) in halves.iter().zip(sum) {
+                let at = row * self.out.stride + columns.start + half.start;
                 // SAFETY: row and columns exist, and `Product::part`'s contract makes them ours; the mask keeps the load
                 // and the store within them.
                 unsafe {
-                    if let Some(onto) = self.onto {
-                        value = ops.add(ops.load_ptr_mask(onto.add(at), mask), value);
+                    if whole {
+                        if let Some(onto) = self.onto {
+                            value = ops.add(ops.load_ptr(onto.add(at)), value);
+                        }
+                        ops.store_ptr(value, self.out.data.add(at));
+                    } else {
+                        let mask = ops.first_n_mask(half.len());
+                        if let Some(onto) = self.onto {
+                            value = ops.add(ops.load_ptr_mask(onto.add(at), mask), value);
+                        }
+                        ops.store_ptr_mask(value, self.out.data.add(at), mask);
                     }
-                    ops.store_ptr_mask(value, self.out.data.add(at), mask);
                 }
             }
         }
