@@ -3,6 +3,7 @@
 //! The fused path works on one head of one item at a time, so that scores stay in cache, and its backward recomputes
 //! them instead of keeping them.
 
+use super::attend::{self, Sides, Sight};
 use super::gemm::{Packed, Product, View};
 #[cfg(target_arch = "x86_64")]
 use super::half;
@@ -105,7 +106,9 @@ fn has_tiles() -> bool {
     return false;
 }
 
+#[derive(Default)]
 struct Scratch {
+    attend: attend::Scratch,
     packed: Packed,
     scores: Vec<f32>,
     grads: Vec<f32>,
@@ -113,12 +116,7 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        packed: Packed::empty(),
-        scores: Vec::new(),
-        grads: Vec::new(),
-        turned: Vec::new(),
-    });
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 #[derive(Clone)]
@@ -146,6 +144,11 @@ impl Fused {
         }
     }
 
+    /// How many of the first keys query `i` of an item sees.
+    fn seen(&self, b: usize, i: usize) -> usize {
+        self.mask.visible(b, self.places.as_ref().map_or(i, |places| places[b]), self.dims.keys)
+    }
+
     /// The attention weights of one head: softmax(scale · q kᵀ) with hidden keys at 0, (queries, keys).
     fn weights(&self, q: Rows<'_>, k: Rows<'_>, b: usize, h: usize, s: &mut Packed, scores: &mut Vec<f32>) {
         let Dims { queries, keys, head, .. } = self.dims;
@@ -153,7 +156,7 @@ impl Fused {
         scores.resize(queries * keys, 0.0);
         let q_head = View::rows(q.head(self.dims, self.query_row(b), h), q.stride);
         multiply(q_head, queries, s, self.dims.scale(), scores);
-        let seen = |i| self.mask.visible(b, self.places.as_ref().map_or(i, |places| places[b]), keys);
+        let seen = |i| self.seen(b, i);
         if self.mask.has_holes() {
             for (i, row) in scores.chunks_mut(keys).enumerate() {
                 // So low that its exponential is 0, like that of −∞, which a kernel need not expect.
@@ -183,11 +186,12 @@ impl Fused {
                         unsafe { place.copy(self.dims, [b * queries, queries], h, rows, apart) };
                     });
                 }
-                self.weights(q, k, b, h, &mut s.packed, &mut s.scores);
-                s.packed.refill(View::rows(v.head(self.dims, b * keys, h), v.stride), keys, head);
-                let product = (View::rows(&s.scores, keys), &s.packed, 1.0);
+                let [q, k, v] = [(q, self.query_row(b)), (k, b * keys), (v, b * keys)]
+                    .map(|(x, row)| View::rows(x.head(self.dims, row, h), x.stride));
+                let sight = Sight { seen: |i| self.seen(b, i), marks: self.mask.marks(b, keys) };
+                let (sides, start) = (Sides { q, k, v, queries, keys, head }, place.at(self.dims, b * queries, h));
                 // SAFETY: `out` has this shape, and head (b, h) is this thread's alone.
-                unsafe { place.write(self.dims, [b * queries, queries], h, product) };
+                unsafe { s.attend.attend(sides, self.dims.scale(), &sight, start, width) };
             },
         );
         // SAFETY: every head of every item was written.
@@ -223,7 +227,7 @@ impl Fused {
     fn backward(&self, [q, k, v]: [Rows<'_>; 3], grad: Rows<'_>, into: [RowsMut; 3]) {
         let Dims { queries, keys, head, .. } = self.dims;
         let work = |b: usize, h: usize, s: &mut Scratch| {
-            let Scratch { packed, scores, grads, turned } = s;
+            let Scratch { packed, scores, grads, turned, .. } = s;
             self.weights(q, k, b, h, packed, scores);
             let out_grad = grad.head(self.dims, b * queries, h);
             // dV = Pᵀ dO

@@ -81,9 +81,9 @@ impl<'a> Product<'a> {
         let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(self.b.width));
         if tiles >= 2 * threads {
             // Many rows: each part takes some rows and all columns.
-            let parts = threads * tiles.div_ceil(threads * block_rows(k) / ROWS);
-            let edge = |part: usize| (part * tiles / parts * ROWS).min(m);
-            pool::run(parts, |part| {
+            let turns = Turns::new(tiles, threads, block_rows(k) / ROWS);
+            let edge = |part: usize| (turns.first(part) * ROWS).min(m);
+            pool::run(turns.parts(), |part| {
                 // SAFETY: the parts' rows are disjoint and lie within `out`.
                 unsafe { self.part(out, edge(part)..edge(part + 1), 0..panels) }
             });
@@ -198,7 +198,7 @@ impl<'a> Product<'a> {
                     (onto.map(|onto| onto.add(at)), Out { data: out.data.add(at), stride: out.stride })
                 };
                 let finish = Finish { bias: self.bias, act: self.act, scale: self.scale, onto, out };
-                Block { tiles, rows: count, b: self.b, panels: panels.clone(), finish }.dispatch();
+                Block { tiles, height: ROWS, k, rows: count, b: self.b, panels: panels.clone(), finish }.dispatch();
             }
         });
     }
@@ -212,6 +212,42 @@ impl<'a> Product<'a> {
             norm.row(&a.data[(first + r) * a.row_stride..][..k], line);
         }
         pack_tile(View::rows(lines, k), 0, rows, ROWS, k, tile);
+    }
+}
+
+/// Tiles shared out among threads: in each turn as many for each of them, in the last one fewest, so that all end together.
+#[derive(Clone, Copy)]
+struct Turns {
+    threads: usize,
+    turns: usize,
+    /// The tiles that each thread has, and how many have one more.
+    tiles: usize,
+    more: usize,
+}
+
+impl Turns {
+    /// No thread takes more than `most` tiles at a time.
+    fn new(tiles: usize, threads: usize, most: usize) -> Self {
+        let turns = tiles.div_ceil(threads).div_ceil(most).max(1);
+        Self { threads, turns, tiles: tiles / threads, more: tiles % threads }
+    }
+
+    /// How many parts there are.
+    fn parts(self) -> usize {
+        self.turns * self.threads
+    }
+
+    /// The first tile of a part, all of them being after the last part.
+    fn first(self, part: usize) -> usize {
+        let (turn, thread) = (part / self.threads, part % self.threads);
+        let (size, larger) = (self.tiles / self.turns, self.tiles % self.turns);
+        let before = self.threads * (turn * size + turn.min(larger));
+        let more = match turn + 1 {
+            last if last == self.turns => thread.saturating_sub(self.threads - self.more),
+            last if last > self.turns => self.more,
+            _ => 0,
+        };
+        before + thread * (size + usize::from(turn < larger)) + more
     }
 }
 
@@ -253,6 +289,26 @@ mod tests {
             (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(w[j * k + l])).sum::<f64>() + f64::from(bias[j])
         };
         (0..m * n).map(|at| dot(at / n, at % n) as f32).collect()
+    }
+
+    #[test]
+    fn threads_take_as_many_tiles_and_each_tile_once() {
+        for threads in 1..5 {
+            for tiles in 2 * threads..60 {
+                for most in 1..13 {
+                    let turns = Turns::new(tiles, threads, most);
+                    let edges: Vec<usize> = (0..=turns.parts()).map(|part| turns.first(part)).collect();
+                    assert_eq!((edges[0], edges[turns.parts()]), (0, tiles));
+                    let sizes: Vec<usize> = edges.windows(2).map(|edge| edge[1] - edge[0]).collect();
+                    assert!(sizes.iter().all(|size| *size <= most), "{sizes:?}");
+                    let whole: Vec<usize> = (0..threads).map(|i| sizes.iter().skip(i).step_by(threads).sum()).collect();
+                    assert!(
+                        whole.iter().all(|sum| tiles / threads <= *sum && *sum <= tiles.div_ceil(threads)),
+                        "{sizes:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

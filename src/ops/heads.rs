@@ -65,6 +65,11 @@ pub(super) struct RowsMut {
 unsafe impl Sync for RowsMut {}
 
 impl RowsMut {
+    /// Where a head of the rows from this one on begins.
+    pub(super) fn at(self, dims: Dims, row: usize, h: usize) -> *mut f32 {
+        self.data.wrapping_add(row * self.stride + self.offset + h * dims.head)
+    }
+
     /// Writes `scale · (a · b)` to a head of as many rows as `a` has, from this one on.
     ///
     /// # Safety
@@ -79,7 +84,7 @@ impl RowsMut {
         assert_eq!(b.shape().1, dims.head, "a head");
         let product = Product { scale, ..Product::new(a, rows, b) };
         // SAFETY: within the allocation and this thread's own, by the contract above.
-        unsafe { product.run_at(self.data.add(row * self.stride + self.offset + h * dims.head), self.stride) }
+        unsafe { product.run_at(self.at(dims, row, h), self.stride) }
     }
 
     /// Copies rows that are so far apart to a head of the rows from this one on.
@@ -89,9 +94,10 @@ impl RowsMut {
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn copy(self, dims: Dims, [first, rows]: [usize; 2], h: usize, from: &[f32], apart: usize) {
         for (row, from) in from.chunks(apart).enumerate().take(rows) {
-            let start = (first + row) * self.stride + self.offset + h * dims.head;
             // SAFETY: within the allocation and this thread's own, by the contract above.
-            unsafe { std::ptr::copy_nonoverlapping(from[..dims.head].as_ptr(), self.data.add(start), dims.head) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(from[..dims.head].as_ptr(), self.at(dims, first + row, h), dims.head)
+            };
         }
     }
 }

@@ -36,6 +36,14 @@ impl Mask {
         }
     }
 
+    /// For each of the keys of item `b` whether it is seen, where some may be hidden before others that are not.
+    pub(super) fn marks(&self, b: usize, keys: usize) -> Option<&[bool]> {
+        match self {
+            Self::Keys { marks, .. } => Some(&marks[b * keys..][..keys]),
+            _ => None,
+        }
+    }
+
     /// Whether a query may see keys behind some that it does not.
     pub(super) fn has_holes(&self) -> bool {
         matches!(self, Self::Keys { .. })

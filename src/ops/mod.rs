@@ -12,6 +12,7 @@
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod attend;
 pub mod attention;
 pub mod chain;
 pub mod channels;

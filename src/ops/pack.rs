@@ -3,6 +3,7 @@
 use super::lines::Lines;
 use super::loose::Loose;
 pub use super::loose::Source;
+use super::tile::ROWS;
 use super::transpose::transpose;
 use super::{Activation, pool};
 use rten_simd::ops::BitOps;
@@ -142,6 +143,12 @@ pub(super) fn pack_panel(view: View<'_>, k: usize, n: usize, p: usize, width: us
     let first = p * width;
     let columns = width.min(n - first);
     if view.column_stride == 1 {
+        let from = &view.data[first.min(view.data.len())..];
+        match (columns, width) {
+            (32, 32) => return copy_rows::<32>(from, view.row_stride, &mut panel[..k * width]),
+            (16, 16) => return copy_rows::<16>(from, view.row_stride, &mut panel[..k * width]),
+            _ => {}
+        }
         for (row, out) in panel.chunks_mut(width).enumerate().take(k) {
             out[..columns].copy_from_slice(&view.data[row * view.row_stride + first..][..columns]);
         }
@@ -163,6 +170,9 @@ pub(super) fn pack_tile(a: View<'_>, first: usize, rows: usize, height: usize, k
         tile.fill(0.0);
     }
     if a.row_stride == 1 {
+        if (rows, height) == (ROWS, ROWS) {
+            return copy_rows::<ROWS>(&a.data[first..], a.column_stride, &mut tile[..k * height]);
+        }
         for (step, out) in tile.chunks_exact_mut(height).enumerate().take(k) {
             out[..rows].copy_from_slice(&a.data[step * a.column_stride + first..][..rows]);
         }
@@ -170,6 +180,13 @@ pub(super) fn pack_tile(a: View<'_>, first: usize, rows: usize, height: usize, k
     }
     assert_eq!(a.column_stride, 1, "a left side whose rows or columns are contiguous");
     transpose(&a.data[first * a.row_stride..], a.row_stride, [rows, k], tile, height);
+}
+
+/// Copies rows of `N` numbers, `apart` from each other, to lie one after the other; a copy of a length that the compiler knows is no call.
+fn copy_rows<const N: usize>(from: &[f32], apart: usize, to: &mut [f32]) {
+    for (row, to) in to.chunks_exact_mut(N).enumerate() {
+        to.copy_from_slice(&from[row * apart..][..N]);
+    }
 }
 
 /// The width of a panel: two vector registers of the instruction set that will run.

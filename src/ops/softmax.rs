@@ -3,7 +3,7 @@
 use super::sigmoid::FallingExp;
 use super::{is_fused, pool, slice};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
-use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
 
 /// `exp(x) / Σ exp(x)` over the last dimension, shifted by the maximum.
@@ -58,6 +58,77 @@ impl<F: Fn(usize) -> usize> SimdOp for Rows<'_, F> {
                 // SAFETY: as above.
                 unsafe { ops.store_ptr_mask(ops.mul(value, scale), x.as_mut_ptr(), mask) };
             }
+        }
+    }
+}
+
+/// Softmax down each of `width` columns, two vectors side by side, in place. A column has the first `seen` of its numbers, all without
+/// that, but for those of rows that are not marked; the others become 0, as do all of a column that has none.
+pub(super) fn columns(x: &mut [f32], width: usize, seen: Option<&[f32]>, marks: Option<&[bool]>) {
+    assert!(x.len().is_multiple_of(width) && seen.is_none_or(|seen| seen.len() == width), "columns");
+    assert!(marks.is_none_or(|marks| marks.len() >= x.len() / width), "a mark for each row");
+    Columns { x, width, seen, marks }.dispatch();
+}
+
+struct Columns<'a> {
+    x: &'a mut [f32],
+    width: usize,
+    seen: Option<&'a [f32]>,
+    marks: Option<&'a [bool]>,
+}
+
+/// So low that its exponential is 0, like that of −∞, which a kernel need not expect.
+const HIDDEN: f32 = -1e30;
+
+impl SimdOp for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let len = ops.len();
+        assert_eq!(self.width, 2 * len, "a panel");
+        if let Some(marks) = self.marks {
+            let rows = self.x.chunks_mut(self.width).zip(marks).filter(|(_, marked)| !**marked);
+            rows.for_each(|(row, _)| row.fill(HIDDEN));
+        }
+        if let Some(seen) = self.seen {
+            let seen = [ops.load(seen), ops.load(&seen[len..])];
+            let hidden = ops.splat(HIDDEN);
+            for (i, row) in self.x.chunks_exact_mut(self.width).enumerate() {
+                let at = ops.splat(i as f32);
+                let (left, right) = row.split_at_mut(len);
+                ops.store(ops.select(ops.load(left), hidden, ops.lt(at, seen[0])), left);
+                ops.store(ops.select(ops.load(right), hidden, ops.lt(at, seen[1])), right);
+            }
+        }
+        let mut most = [ops.splat(HIDDEN); 2];
+        for row in self.x.chunks_exact(self.width) {
+            most[0] = ops.max(ops.load(row), most[0]);
+            most[1] = ops.max(ops.load(&row[len..]), most[1]);
+        }
+        // Nothing is exp(0) where all is hidden.
+        let (zero, floor) = (ops.zero(), ops.splat(HIDDEN / 2.0));
+        for most in &mut most {
+            *most = ops.select(zero, *most, ops.lt(*most, floor));
+        }
+        let mut sums = [zero; 2];
+        for row in self.x.chunks_exact_mut(self.width) {
+            let (left, right) = row.split_at_mut(len);
+            let value = FallingExp.eval(isa, ops.sub(ops.load(left), most[0]));
+            sums[0] = ops.add(sums[0], value);
+            ops.store(value, left);
+            let value = FallingExp.eval(isa, ops.sub(ops.load(right), most[1]));
+            sums[1] = ops.add(sums[1], value);
+            ops.store(value, right);
+        }
+        for sum in &mut sums {
+            *sum = ops.select(zero, ops.div(ops.one(), *sum), ops.eq(*sum, zero));
+        }
+        for row in self.x.chunks_exact_mut(self.width) {
+            let (left, right) = row.split_at_mut(len);
+            ops.store(ops.mul(ops.load(left), sums[0]), left);
+            ops.store(ops.mul(ops.load(right), sums[1]), right);
         }
     }
 }

@@ -15,8 +15,12 @@ const NUMBERS: usize = ROWS * 32;
 
 /// One block of packed rows times a range of panels.
 pub(super) struct Block<'a> {
-    /// Tiles of [`ROWS`] rows, each with `k` steps of one number a row.
+    /// Tiles of so many rows as they are high, each with `k` steps of one number a row.
     pub(super) tiles: &'a [f32],
+    /// How high tiles are: [`ROWS`], or the width of a panel where the left side is a product's.
+    pub(super) height: usize,
+    /// The steps that are made, those of the right side or fewer.
+    pub(super) k: usize,
     /// The rows that there are.
     pub(super) rows: usize,
     pub(super) b: &'a Packed,
@@ -59,40 +63,42 @@ impl SimdOp for Block<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let (k, width) = (self.b.k, self.b.width);
+        let (k, width, height) = (self.k, self.b.width, self.height);
         let panels = self.b.panels();
-        let panel = |p: usize| &panels[p * k * width..][..k * width];
-        let tiles = self.rows.div_ceil(ROWS);
+        let panel = |p: usize| &panels[p * self.b.k * width..][..k * width];
+        let tiles = self.rows.div_ceil(height);
         let mut numbers = [0.0; NUMBERS];
         for p in self.panels.clone() {
             // While a panel is multiplied the next one comes into the cache, for each tile a part of it.
             let next = panel(if p + 1 < self.panels.end { p + 1 } else { self.panels.start });
-            let share = next.len().div_ceil(tiles);
+            let share = next.len().div_ceil(tiles.max(1));
             let columns = p * width..self.b.n.min((p + 1) * width);
             for t in 0..tiles {
-                let rows = t * ROWS..self.rows.min((t + 1) * ROWS);
-                let tile = &self.tiles[t * ROWS * k..][..ROWS * k];
+                let rows = t * height..self.rows.min((t + 1) * height);
+                let tile = &self.tiles[t * height * k..][..height * k];
                 let ahead = &next[(t * share).min(next.len())..];
-                let finish = &self.finish;
-                let mut pass = Pass { tile, panel: panel(p), ahead, share, finish, rows, columns: columns.clone() };
+                let (finish, columns) = (&self.finish, columns.clone());
+                let mut pass = Pass { tile, height, panel: panel(p), ahead, share, finish, rows, columns };
                 // Wide registers come in thirty-twos: 14 x 2 accumulators fit. Narrower sets get narrower tiles.
-                let mut row = 0;
                 if isa.f32().len() >= 16 {
-                    row += match pass.rows.len() {
-                        13.. => pass.run::<I, 14>(isa, 0, &mut numbers),
-                        9.. => pass.run::<I, 12>(isa, 0, &mut numbers),
-                        5.. => pass.run::<I, 8>(isa, 0, &mut numbers),
-                        3.. => pass.run::<I, 4>(isa, 0, &mut numbers),
-                        2 => pass.run::<I, 2>(isa, 0, &mut numbers),
-                        _ => pass.run::<I, 1>(isa, 0, &mut numbers),
-                    };
+                    while !pass.rows.is_empty() {
+                        match pass.rows.len() {
+                            13..=14 | 21..=28 => pass.run::<I, 14>(isa, &mut numbers),
+                            9.. => pass.run::<I, 12>(isa, &mut numbers),
+                            5.. => pass.run::<I, 8>(isa, &mut numbers),
+                            3.. => pass.run::<I, 4>(isa, &mut numbers),
+                            2 => pass.run::<I, 2>(isa, &mut numbers),
+                            _ => pass.run::<I, 1>(isa, &mut numbers),
+                        }
+                    }
                 }
                 while !pass.rows.is_empty() {
-                    row += match pass.rows.len() {
-                        4.. => pass.run::<I, 6>(isa, row, &mut numbers),
-                        2.. => pass.run::<I, 3>(isa, row, &mut numbers),
-                        _ => pass.run::<I, 1>(isa, row, &mut numbers),
-                    };
+                    match pass.rows.len() {
+                        4.. => pass.run::<I, 6>(isa, &mut numbers),
+                        3 => pass.run::<I, 3>(isa, &mut numbers),
+                        2 => pass.run::<I, 2>(isa, &mut numbers),
+                        _ => pass.run::<I, 1>(isa, &mut numbers),
+                    }
                 }
             }
         }
@@ -101,7 +107,9 @@ impl SimdOp for Block<'_> {
 
 /// One tile times one panel.
 struct Pass<'a> {
+    /// For each step the numbers of all its rows, from the first that is not written yet.
     tile: &'a [f32],
+    height: usize,
     panel: &'a [f32],
     /// What is to come into the cache meanwhile: `share` numbers from here.
     ahead: &'a [f32],
@@ -116,13 +124,13 @@ struct Pass<'a> {
 const STEPS: usize = 8;
 
 impl Pass<'_> {
-    /// Sums of rows `from .. from + R` of the tile, two registers a row, to where they belong; returns `R`.
+    /// Sums of the next `R` rows of the tile, two registers a row, to where they belong.
     #[inline(always)]
-    fn run<I: Isa, const R: usize>(&mut self, isa: I, from: usize, numbers: &mut [f32; NUMBERS]) -> usize {
+    fn run<I: Isa, const R: usize>(&mut self, isa: I, numbers: &mut [f32; NUMBERS]) {
         let ops = isa.f32();
         let len = ops.len();
-        let k = self.tile.len() / ROWS;
-        debug_assert!(self.panel.len() >= 2 * len * k);
+        let k = self.tile.len().div_ceil(self.height);
+        debug_assert!(self.panel.len() >= 2 * len * k && (k == 0 || self.tile.len() >= (k - 1) * self.height + R));
         let mut sums = [[ops.zero(); 2]; R];
         let share = self.share.min(self.ahead.len());
         let lines = share.div_ceil(16).div_ceil((k / STEPS).max(1));
@@ -135,29 +143,29 @@ impl Pass<'_> {
                 ahead = ahead.wrapping_add(16);
             }
             for i in 0..STEPS {
-                self.step(isa, from, block * STEPS + i, &mut sums);
+                self.step(isa, block * STEPS + i, &mut sums);
             }
         }
         for i in k / STEPS * STEPS..k {
-            self.step(isa, from, i, &mut sums);
+            self.step(isa, i, &mut sums);
         }
         self.rows.start = rows.end;
+        self.tile = &self.tile[R.min(self.tile.len())..];
         self.finish.run(isa, sums, rows, self.columns.clone(), numbers);
-        R
     }
 
     /// Adds the products of step `i`.
     #[inline(always)]
-    fn step<I: Isa, const R: usize>(&self, isa: I, from: usize, i: usize, sums: &mut [[I::F32; 2]; R]) {
+    fn step<I: Isa, const R: usize>(&self, isa: I, i: usize, sums: &mut [[I::F32; 2]; R]) {
         let ops = isa.f32();
         let len = ops.len();
-        // SAFETY: a tile has ROWS numbers for each of k steps (`from + R` is clamped), a panel two registers' worth.
+        // SAFETY: a tile has R numbers more for each of k steps, a panel two registers' worth.
         unsafe {
             let b = self.panel.as_ptr().add(i * 2 * len);
             let (b0, b1) = (ops.load_ptr(b), ops.load_ptr(b.add(len)));
-            let a = self.tile.as_ptr().add(i * ROWS);
+            let a = self.tile.as_ptr().add(i * self.height);
             for (r, sum) in sums.iter_mut().enumerate() {
-                let value = ops.splat(*a.add((from + r).min(ROWS - 1)));
+                let value = ops.splat(*a.add(r));
                 sum[0] = ops.mul_add(value, b0, sum[0]);
                 sum[1] = ops.mul_add(value, b1, sum[1]);
             }
@@ -306,7 +314,7 @@ mod tests {
             let (data, panels) = (out.as_mut_ptr(), 0..n.div_ceil(b.width));
             let finish =
                 Finish { bias: self.bias, act: self.act, scale: self.scale, onto: out_onto, out: Out { data, stride } };
-            set.run(Block { tiles: &tiles, rows: m, b: &b, panels, finish });
+            set.run(Block { tiles: &tiles, height: ROWS, k, rows: m, b: &b, panels, finish });
             assert!(out.chunks(stride).all(|row| row[n..].iter().all(|x| *x == UNTOUCHED)), "{set:?}: beyond its row");
             out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect()
         }

@@ -210,11 +210,12 @@ impl Job<'_> {
                     let column = pair * WIDE;
                     let columns = column..self.out.n.min(column + WIDE);
                     let strip = &strips[at];
-                    kernel.sums(strip, weight.pair(pair), &mut sums);
                     let start = at * 2 * height * self.out.n + column;
                     // SAFETY: rows and columns exist, and by the caller's promise they are ours.
                     let (data, onto) = unsafe { (self.out.data.add(start), onto.map(|onto| onto.add(start))) };
                     let to = Place { data, stride: self.out.n, width: columns.len(), onto };
+                    to.expect(strip.tiles[0] + strip.tiles[1]);
+                    kernel.sums(strip, weight.pair(pair), &mut sums);
                     let bias = bias.map(|bias| &bias[columns]);
                     Finish { sums: &sums, strip, scales: weight.pair_scales(pair), bias, act, to }.dispatch();
                 }
@@ -230,6 +231,24 @@ struct Place {
     stride: usize,
     width: usize,
     onto: Option<*const f32>,
+}
+
+impl Place {
+    /// Brings the lines of so many rows into the cache: they will be written, or added to, when sums are there.
+    #[inline(always)]
+    fn expect(self, rows: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (0..rows).flat_map(|row| (0..self.width).step_by(16).map(move |column| row * self.stride + column)) {
+            use std::arch::x86_64::*;
+            // SAFETY: fetching ahead reads nothing.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_ET0>(self.data.wrapping_add(at).cast());
+                if let Some(onto) = self.onto {
+                    _mm_prefetch::<_MM_HINT_T0>(onto.wrapping_add(at).cast());
+                }
+            }
+        }
+    }
 }
 
 /// The outputs of a pair of panels.
@@ -261,25 +280,44 @@ impl<I: Isa> With for Numbers<'_, I> {
     fn call(self, f: impl SimdUnaryOp<f32>) {
         let Self(isa, Finish { sums, strip, scales, bias, to, .. }) = self;
         let (ops, ints) = (isa.f32(), isa.i32());
-        for start in (0..to.width).step_by(ops.len()) {
-            let columns = start..to.width.min(start + ops.len());
-            let mask = ops.first_n_mask(columns.len());
-            let scales = ops.load_pad(&scales[columns.clone()]).0;
-            let bias = bias.map_or_else(|| ops.zero(), |bias| ops.load_pad(&bias[columns]).0);
+        let len = ops.len();
+        // Two vectors at a time, which share what belongs to a row.
+        for start in (0..to.width).step_by(2 * len) {
+            let middle = to.width.min(start + len);
+            let (left, right) = (start..middle, middle..to.width.min(start + 2 * len));
+            let whole = right.len() == len;
+            let (scales0, scales1) = (ops.load_pad(&scales[left.clone()]).0, ops.load_pad(&scales[right.clone()]).0);
+            let (bias0, bias1) = match bias {
+                Some(bias) => (ops.load_pad(&bias[left.clone()]).0, ops.load_pad(&bias[right.clone()]).0),
+                None => (ops.zero(), ops.zero()),
+            };
+            let (mask0, mask1) = (ops.first_n_mask(left.len()), ops.first_n_mask(right.len()));
             let rows = (0..strip.tiles[0]).chain(TILE..TILE + strip.tiles[1]);
             for (at, row) in rows.enumerate() {
                 // Weights are kept plus 128.
                 let excess = ints.splat(strip.totals[row].wrapping_mul(128));
-                let sum = ints.to_float(ints.sub(ints.load(&sums.0[row][start..]), excess));
-                let scale = ops.mul(ops.splat(strip.scales[row]), scales);
-                let mut value = f.eval(isa, ops.add(ops.mul(sum, scale), bias));
+                let scale = ops.splat(strip.scales[row]);
+                let from = &sums.0[row][start..][..2 * len];
+                let sum0 = ints.to_float(ints.sub(ints.load(from), excess));
+                let sum1 = ints.to_float(ints.sub(ints.load(&from[len..]), excess));
+                let mut value0 = f.eval(isa, ops.add(ops.mul(sum0, ops.mul(scale, scales0)), bias0));
+                let mut value1 = f.eval(isa, ops.add(ops.mul(sum1, ops.mul(scale, scales1)), bias1));
                 let at = at * to.stride + start;
-                // SAFETY: row and columns exist, and `Job::run`'s caller made them ours; the mask keeps to the columns.
+                // SAFETY: row and columns exist, and `Job::run`'s caller made them ours; masks keep to the columns.
                 unsafe {
+                    let data = to.data.add(at);
                     if let Some(onto) = to.onto {
-                        value = ops.add(value, ops.load_ptr_mask(onto.add(at), mask));
+                        let onto = onto.add(at);
+                        value0 = ops.add(value0, ops.load_ptr_mask(onto, mask0));
+                        value1 = ops.add(value1, ops.load_ptr_mask(onto.wrapping_add(len), mask1));
                     }
-                    ops.store_ptr_mask(value, to.data.add(at), mask);
+                    if whole {
+                        ops.store_ptr(value0, data);
+                        ops.store_ptr(value1, data.add(len));
+                    } else {
+                        ops.store_ptr_mask(value0, data, mask0);
+                        ops.store_ptr_mask(value1, data.wrapping_add(len), mask1);
+                    }
                 }
             }
         }
