@@ -81,11 +81,10 @@ impl<'a> Product<'a> {
         let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(self.b.width));
         if tiles >= 2 * threads {
             // Many rows: each part takes some rows and all columns.
-            let turns = Turns::new(tiles, threads, block_rows(k) / ROWS);
-            let edge = |part: usize| (turns.first(part) * ROWS).min(m);
+            let turns = Turns::new(m, threads, block_rows(k));
             pool::run(turns.parts(), |part| {
                 // SAFETY: the parts' rows are disjoint and lie within `out`.
-                unsafe { self.part(out, edge(part)..edge(part + 1), 0..panels) }
+                unsafe { self.part(out, turns.rows(part), 0..panels) }
             });
         } else {
             // Few rows: each part takes all rows and some columns.
@@ -215,21 +214,19 @@ impl<'a> Product<'a> {
     }
 }
 
-/// Tiles shared out among threads: in each turn as many for each of them, in the last one fewest, so that all end together.
+/// Rows shared out among threads: for each as many, in whole tiles but for the last, and in each turn as many for all of them, in
+/// the last one fewest, so that all end together.
 #[derive(Clone, Copy)]
 struct Turns {
+    rows: usize,
     threads: usize,
     turns: usize,
-    /// The tiles that each thread has, and how many have one more.
-    tiles: usize,
-    more: usize,
 }
 
 impl Turns {
-    /// No thread takes more than `most` tiles at a time.
-    fn new(tiles: usize, threads: usize, most: usize) -> Self {
-        let turns = tiles.div_ceil(threads).div_ceil(most).max(1);
-        Self { threads, turns, tiles: tiles / threads, more: tiles % threads }
+    /// No thread takes more than `most` rows, a multiple of [`ROWS`], at a time.
+    fn new(rows: usize, threads: usize, most: usize) -> Self {
+        Self { rows, threads, turns: rows.div_ceil(threads).div_ceil(most).max(1) }
     }
 
     /// How many parts there are.
@@ -237,17 +234,14 @@ impl Turns {
         self.turns * self.threads
     }
 
-    /// The first tile of a part, all of them being after the last part.
-    fn first(self, part: usize) -> usize {
+    /// The rows of a part.
+    fn rows(self, part: usize) -> Range<usize> {
         let (turn, thread) = (part / self.threads, part % self.threads);
-        let (size, larger) = (self.tiles / self.turns, self.tiles % self.turns);
-        let before = self.threads * (turn * size + turn.min(larger));
-        let more = match turn + 1 {
-            last if last == self.turns => thread.saturating_sub(self.threads - self.more),
-            last if last > self.turns => self.more,
-            _ => 0,
-        };
-        before + thread * (size + usize::from(turn < larger)) + more
+        let edge = |thread: usize| thread * self.rows / self.threads;
+        let (start, end) = (edge(thread), edge(thread + 1));
+        let tiles = (end - start).div_ceil(ROWS);
+        let at = |turn: usize| start + ROWS * (turn * (tiles / self.turns) + turn.min(tiles % self.turns));
+        at(turn).min(end)..at(turn + 1).min(end)
     }
 }
 
@@ -292,20 +286,27 @@ mod tests {
     }
 
     #[test]
-    fn threads_take_as_many_tiles_and_each_tile_once() {
+    fn threads_take_as_many_rows_and_each_row_once() {
         for threads in 1..5 {
-            for tiles in 2 * threads..60 {
-                for most in 1..13 {
-                    let turns = Turns::new(tiles, threads, most);
-                    let edges: Vec<usize> = (0..=turns.parts()).map(|part| turns.first(part)).collect();
-                    assert_eq!((edges[0], edges[turns.parts()]), (0, tiles));
-                    let sizes: Vec<usize> = edges.windows(2).map(|edge| edge[1] - edge[0]).collect();
-                    assert!(sizes.iter().all(|size| *size <= most), "{sizes:?}");
-                    let whole: Vec<usize> = (0..threads).map(|i| sizes.iter().skip(i).step_by(threads).sum()).collect();
-                    assert!(
-                        whole.iter().all(|sum| tiles / threads <= *sum && *sum <= tiles.div_ceil(threads)),
-                        "{sizes:?}"
-                    );
+            for rows in 1..400 {
+                for most in [ROWS, 4 * ROWS, 12 * ROWS] {
+                    let turns = Turns::new(rows, threads, most);
+                    let mut parts: Vec<Range<usize>> = (0..turns.parts()).map(|part| turns.rows(part)).collect();
+                    assert!(parts.iter().all(|part| part.len() <= most), "{parts:?}");
+                    for thread in 0..threads {
+                        let own = parts.iter().skip(thread).step_by(threads).map(ExactSizeIterator::len);
+                        let whole: usize = own.clone().sum();
+                        assert!(rows / threads <= whole && whole <= rows.div_ceil(threads), "{parts:?}");
+                        let inner = own.collect::<Vec<_>>();
+                        assert!(inner.windows(2).all(|pair| pair[0] >= pair[1]), "{parts:?}");
+                        assert!(
+                            inner.iter().rev().skip_while(|len| **len == 0).skip(1).all(|len| len % ROWS == 0),
+                            "{parts:?}"
+                        );
+                    }
+                    parts.sort_by_key(|part| (part.start, part.end));
+                    let end = parts.iter().fold(0, |end, part| if part.start == end { part.end } else { usize::MAX });
+                    assert_eq!(end, rows, "{parts:?}");
                 }
             }
         }

@@ -202,6 +202,36 @@ mod tests {
     }
 
     #[test]
+    fn in_every_set_columns_are_the_definition_and_hide_the_rest() {
+        let cases = Set::available().into_iter().flat_map(|set| [1, 3, 50].map(|height| (set, height)));
+        for ((set, height), (part, marked)) in
+            cases.flat_map(|case| [(false, false), (true, false), (false, true), (true, true)].map(|mask| (case, mask)))
+        {
+            let width = 2 * set.len();
+            let x = numbers(height * width, height as u32);
+            let seen: Vec<f32> = (0..width).map(|column| (column * 7 % (height + 1)) as f32).collect();
+            let marks: Vec<bool> = (0..height).map(|row| row % 3 != 1).collect();
+            let (seen, marks) = (part.then_some(&seen[..]), marked.then_some(&marks[..]));
+            let mut y = x.clone();
+            set.run(Columns { x: &mut y, width, seen, marks });
+            for column in 0..width {
+                let count = seen.map_or(height, |seen| seen[column] as usize);
+                let shown = |row: usize| row < count && marks.is_none_or(|marks| marks[row]);
+                let number = |row: usize| f64::from(x[row * width + column]);
+                let most = (0..height).filter(|row| shown(*row)).map(number).fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = (0..height).filter(|row| shown(*row)).map(|row| (number(row) - most).exp()).sum();
+                for row in 0..height {
+                    let (got, want) = (y[row * width + column], (number(row) - most).exp() / sum);
+                    match shown(row) {
+                        true => assert!((f64::from(got) - want).abs() <= 5e-6 * want, "{set:?}: {got} for {want}"),
+                        false => assert_eq!(got, 0.0, "{set:?}, row {row}, column {column}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn in_every_set_what_is_masked_by_minus_infinity_weighs_nothing() {
         for set in Set::available() {
             let mut x = numbers(40, 1);

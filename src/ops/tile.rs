@@ -94,7 +94,8 @@ impl SimdOp for Block<'_> {
                 }
                 while !pass.rows.is_empty() {
                     match pass.rows.len() {
-                        4.. => pass.run::<I, 6>(isa, &mut numbers),
+                        5.. => pass.run::<I, 6>(isa, &mut numbers),
+                        4 => pass.run::<I, 4>(isa, &mut numbers),
                         3 => pass.run::<I, 3>(isa, &mut numbers),
                         2 => pass.run::<I, 2>(isa, &mut numbers),
                         _ => pass.run::<I, 1>(isa, &mut numbers),
@@ -295,13 +296,20 @@ mod tests {
     }
 
     impl Case<'_> {
-        /// By this set's kernel, into rows `GAP` numbers longer than they need be.
+        /// By this set's kernel, which gives the same bytes from tiles that are as high as a panel is wide.
         fn multiply(self, set: Set) -> Vec<f32> {
+            let [out, other] = [ROWS, 2 * set.len()].map(|height| self.multiply_tiles(set, height));
+            assert_eq!(out, other, "{set:?} {:?}", self.shape);
+            out
+        }
+
+        /// From tiles so high, into rows `GAP` numbers longer than they need be.
+        fn multiply_tiles(self, set: Set, height: usize) -> Vec<f32> {
             let (m, n, k) = self.shape;
             let b = packed(set, self.w, n, k);
-            let mut tiles = vec![f32::NAN; m.div_ceil(ROWS) * ROWS * k];
-            for (t, tile) in tiles.chunks_mut(ROWS * k).enumerate() {
-                pack_tile(View::rows(self.a, k), t * ROWS, ROWS.min(m - t * ROWS), ROWS, k, tile);
+            let mut tiles = vec![f32::NAN; m.div_ceil(height) * height * k];
+            for (t, tile) in tiles.chunks_mut(height * k).enumerate() {
+                pack_tile(View::rows(self.a, k), t * height, height.min(m - t * height), height, k, tile);
             }
             let stride = n + GAP;
             let mut out = vec![UNTOUCHED; m * stride];
@@ -314,7 +322,7 @@ mod tests {
             let (data, panels) = (out.as_mut_ptr(), 0..n.div_ceil(b.width));
             let finish =
                 Finish { bias: self.bias, act: self.act, scale: self.scale, onto: out_onto, out: Out { data, stride } };
-            set.run(Block { tiles: &tiles, height: ROWS, k, rows: m, b: &b, panels, finish });
+            set.run(Block { tiles: &tiles, height, k, rows: m, b: &b, panels, finish });
             assert!(out.chunks(stride).all(|row| row[n..].iter().all(|x| *x == UNTOUCHED)), "{set:?}: beyond its row");
             out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect()
         }
