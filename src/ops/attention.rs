@@ -157,11 +157,8 @@ impl Fused {
         let q_head = View::rows(q.head(self.dims, self.query_row(b), h), q.stride);
         multiply(q_head, queries, s, self.dims.scale(), scores);
         let seen = |i| self.seen(b, i);
-        if self.mask.has_holes() {
-            for (i, row) in scores.chunks_mut(keys).enumerate() {
-                // So low that its exponential is 0, like that of −∞, which a kernel need not expect.
-                self.mask.fill_holes(b, keys, &mut row[..seen(i)], -1e30);
-            }
+        for (i, row) in scores.chunks_mut(keys.max(1)).enumerate() {
+            self.mask.fill_holes(b, keys, &mut row[..seen(i)], softmax::HIDDEN);
         }
         softmax::rows(scores, keys, seen);
     }

@@ -44,15 +44,10 @@ impl Mask {
         }
     }
 
-    /// Whether a query may see keys behind some that it does not.
-    pub(super) fn has_holes(&self) -> bool {
-        matches!(self, Self::Keys { .. })
-    }
-
     /// Writes `value` for the keys of item `b` that are hidden among the first ones.
     pub(super) fn fill_holes(&self, b: usize, keys: usize, scores: &mut [f32], value: f32) {
-        if let Self::Keys { marks, .. } = self {
-            let holes = scores.iter_mut().zip(&marks[b * keys..]).filter(|(_, mark)| !**mark);
+        if let Some(marks) = self.marks(b, keys) {
+            let holes = scores.iter_mut().zip(marks).filter(|(_, mark)| !**mark);
             holes.for_each(|(score, _)| *score = value);
         }
     }

@@ -78,7 +78,7 @@ struct Columns<'a> {
 }
 
 /// So low that its exponential is 0, like that of −∞, which a kernel need not expect.
-const HIDDEN: f32 = -1e30;
+pub(super) const HIDDEN: f32 = -1e30;
 
 impl SimdOp for Columns<'_> {
     type Output = ();
